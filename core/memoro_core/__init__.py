@@ -1,0 +1,1 @@
+"""What server and worker share: the domain and its adapters. Knows neither gRPC nor Taskiq tasks."""

@@ -1,0 +1,113 @@
+"""Keeping things running: a process or an embedded server that ends without being asked is started again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from asyncio.subprocess import Process
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from memoro_core.embedded.errors import EmbeddedError
+from memoro_core.embedded.postgres import EmbeddedPostgres
+from memoro_core.embedded.process import end, kill_session, spawn
+from memoro_core.embedded.redis import EmbeddedRedis
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE = 0.2
+LONGEST_PAUSE = 10.0
+STEADY = 30.0
+STANDARD_ERROR = 2
+
+
+class Pause:
+    """How long to wait before the next start: from 0.2 s doubling to 10 s, and from 0.2 s again after a run of 30 s."""
+
+    def __init__(self) -> None:
+        self._next = FIRST_PAUSE
+
+    def after(self, ran_for: float) -> float:
+        """The pause in seconds after a run of so many seconds."""
+        if ran_for >= STEADY:
+            self._next = FIRST_PAUSE
+        pause, self._next = self._next, min(self._next * 2, LONGEST_PAUSE)
+        return pause
+
+
+class Service:
+    """A child process that is to run until `keep_running` is cancelled, which ends it gracefully.
+
+    Its output goes to standard error. `environment` is asked anew at each start.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Callable[[], Mapping[str, str]],
+        *,
+        mark: Path,
+        grace: float,
+    ) -> None:
+        self._name = name
+        self._command = command
+        self._environment = environment
+        self._mark = mark
+        self._grace = grace
+        self._process: Process | None = None
+        self.crashes = 0
+        """How often it ended without being asked."""
+
+    async def keep_running(self) -> None:
+        """Start it, again and again when it ends; on cancellation SIGTERM, and SIGKILL when the grace is over."""
+        clock = asyncio.get_running_loop().time
+        pause = Pause()
+        while True:
+            self._process = process = await spawn(
+                self._command,
+                mark=self._mark,
+                environment=self._environment(),
+                output=STANDARD_ERROR,
+                death_signal=signal.SIGTERM,
+            )
+            started = clock()
+            try:
+                code = await process.wait()
+            finally:
+                await end(process, ((signal.SIGTERM, self._grace),))
+            self.crashes += 1
+            kill_session(process)
+            seconds = pause.after(clock() - started)
+            logger.warning("%s ended (%s); starting it again in %.1f s", self._name, _how(code), seconds)
+            await asyncio.sleep(seconds)
+
+    def kill(self) -> None:
+        """End it now, with all its children."""
+        if self._process is not None and self._process.returncode is None:
+            kill_session(self._process)
+
+
+async def keep_server_running(name: str, server: EmbeddedPostgres | EmbeddedRedis) -> None:
+    """Start the embedded server again, on the same port and data, whenever it ends."""
+    clock = asyncio.get_running_loop().time
+    pause = Pause()
+    while True:
+        started = clock()
+        code = await server.wait()
+        while True:
+            seconds = pause.after(clock() - started)
+            logger.warning("%s ended (%s); starting it again in %.1f s", name, _how(code), seconds)
+            await asyncio.sleep(seconds)
+            started = clock()
+            try:
+                await server.start()
+            except EmbeddedError as error:
+                logger.error("%s", error)
+            else:
+                break
+
+
+def _how(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name

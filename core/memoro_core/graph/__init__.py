@@ -1,0 +1,1 @@
+"""The graph: entities, the facts between them, and walks along these."""

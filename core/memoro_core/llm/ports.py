@@ -1,0 +1,35 @@
+"""What the domain asks of a model provider."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from memoro_core.llm.model import EmbeddingModel, Embeddings, Extraction, ExtractionSource
+
+
+class EmbeddingProvider(Protocol):
+    """Turns texts into unit vectors."""
+
+    @property
+    def model(self) -> EmbeddingModel:
+        """The model that every vector of this provider comes from."""
+        ...
+
+    async def embed(self, texts: Sequence[str]) -> Embeddings:
+        """One vector per text, in order; any number of texts of any length (a too long one is cut).
+
+        Raises ProviderError. Never blocks the event loop.
+        """
+        ...
+
+
+class ExtractionProvider(Protocol):
+    """Finds entities and relationships in a text."""
+
+    async def extract(self, source: ExtractionSource) -> Extraction:
+        """The graph of one text; empty when it holds no facts.
+
+        Raises ProviderError. Never blocks the event loop.
+        """
+        ...

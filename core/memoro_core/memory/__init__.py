@@ -1,0 +1,1 @@
+"""Memories: adding, reading, searching them, and the pipeline that enriches them."""

@@ -1,0 +1,270 @@
+"""Adding, reading, changing and deleting memories."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from memoro_core.batching import Coalescer
+from memoro_core.clock import Clock
+from memoro_core.errors import Reason, etag_mismatch, not_found
+from memoro_core.idempotency import Idempotency
+from memoro_core.ids import ConversationId, JobId, MemoryId, TenantId, UserId, new_id
+from memoro_core.jobs.model import PLANNED_STAGES, Job, JobKind, JobRef, JobState, Priority
+from memoro_core.jobs.ports import JobStore
+from memoro_core.memory.model import (
+    Accepted,
+    Memory,
+    MemoryFilter,
+    MemoryKind,
+    MemoryPatch,
+    MemoryStatus,
+    Metadata,
+    NewConversation,
+    NewMemory,
+    ProcessingMode,
+    Role,
+)
+from memoro_core.memory.ports import Draft, Hinter, JobExecutor, MemoryStore, Replay
+from memoro_core.memory.priority import PriorityRule
+from memoro_core.paging import Page, cut
+
+ACCEPT_BATCH: Final = 128
+"""How many concurrent adds of a tenant are stored in one transaction at most."""
+ACCEPT_PARALLEL: Final = 2
+"""How many such transactions of a tenant are under way at once: one gathers while the other commits."""
+
+
+class MemoryService:
+    """The life of memories, from the call that adds one to the call that deletes it.
+
+    Every method raises UNAVAILABLE when the database is away, and then has stored nothing.
+    """
+
+    def __init__(
+        self,
+        store: MemoryStore,
+        jobs: JobStore,
+        hinter: Hinter,
+        executor: JobExecutor,
+        clock: Clock,
+        *,
+        priorities: PriorityRule,
+        max_attempts: int,
+    ) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._hinter = hinter
+        self._executor = executor
+        self._clock = clock
+        self._priorities = priorities
+        self._max_attempts = max_attempts
+        self._accepting: Coalescer[TenantId, Draft, Draft | Replay] = Coalescer(
+            store.accept, max_items=ACCEPT_BATCH, max_parallel=ACCEPT_PARALLEL
+        )
+
+    async def create(
+        self,
+        tenant_id: TenantId,
+        new: NewMemory,
+        *,
+        idempotency: Idempotency | None = None,
+        processing: ProcessingMode = ProcessingMode.ASYNC,
+    ) -> Accepted:
+        """Stores a text with its job; with SYNC also runs that job. Raises REQUEST_ID_REUSED."""
+        now = self._clock.now()
+        job_id = JobId(new_id())
+        memory = self._memory(
+            new.user_id, MemoryKind.TEXT, new.text, job_id, now, metadata=new.metadata, occurred_at=new.occurred_at
+        )
+        priority = new.priority or self._priorities.for_text(new.text)
+        draft = Draft([memory], self._job(job_id, [memory], priority, now), idempotency)
+        verdict = await self._accepting.submit(tenant_id, draft)
+        if isinstance(verdict, Replay):
+            return await self._replayed(tenant_id, verdict)
+        if processing is ProcessingMode.SYNC:
+            job = await self._executor.execute(JobRef(tenant_id, job_id))
+            return Accepted(await self._store.get(tenant_id, [memory.id]) or [memory], job)
+        return self._queued(tenant_id, verdict)
+
+    async def add_conversation(
+        self, tenant_id: TenantId, new: NewConversation, *, idempotency: Idempotency | None = None
+    ) -> Accepted:
+        """Stores messages at the end of their conversation, with one job for all. Raises REQUEST_ID_REUSED."""
+        now = self._clock.now()
+        job_id = JobId(new_id())
+        memories = [
+            self._memory(
+                new.user_id,
+                MemoryKind.MESSAGE,
+                message.text,
+                job_id,
+                now,
+                metadata=message.metadata,
+                occurred_at=message.occurred_at,
+                conversation_id=new.conversation_id,
+                role=message.role,
+                speaker=message.speaker or None,
+            )
+            for message in new.messages
+        ]
+        priority = new.priority or self._priorities.for_conversation(len(memories))
+        verdict = await self._store.accept_conversation(
+            tenant_id, Draft(memories, self._job(job_id, memories, priority, now), idempotency)
+        )
+        if isinstance(verdict, Replay):
+            return await self._replayed(tenant_id, verdict)
+        return self._queued(tenant_id, verdict)
+
+    async def get(self, tenant_id: TenantId, memory_id: MemoryId) -> Memory:
+        """One memory. Raises MEMORY_NOT_FOUND."""
+        found = await self._store.get(tenant_id, [memory_id])
+        if not found:
+            raise not_found(Reason.MEMORY_NOT_FOUND, "memory", memory_id)
+        return found[0]
+
+    async def list_memories(
+        self,
+        tenant_id: TenantId,
+        user_id: UserId | None,
+        memory_filter: MemoryFilter,
+        *,
+        size: int,
+        position: tuple[str, ...] | None,
+    ) -> Page[Memory]:
+        """Memories that fit, newest first."""
+        rows = await self._store.list_memories(
+            tenant_id,
+            user_id,
+            memory_filter,
+            limit=size + 1,
+            before=MemoryId(UUID(position[0])) if position else None,
+        )
+        return cut(rows, size, (str(rows[size - 1].id),) if len(rows) > size else None)
+
+    async def update(
+        self,
+        tenant_id: TenantId,
+        memory_id: MemoryId,
+        patch: MemoryPatch,
+        *,
+        idempotency: Idempotency | None = None,
+    ) -> Accepted:
+        """Changes a memory; a new text or time queues a job. Raises MEMORY_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED."""
+        if idempotency and (replay := await self._store.find_request(tenant_id, idempotency)):
+            return await self._replayed(tenant_id, replay)
+        while True:
+            old = await self.get(tenant_id, memory_id)
+            if patch.version is not None and patch.version != old.version:
+                raise etag_mismatch("memory", patch.version, old.version)
+            now = self._clock.now()
+            memory = dataclasses.replace(
+                old,
+                text=old.text if patch.text is None else patch.text,
+                metadata=old.metadata if patch.metadata is None else patch.metadata,
+                occurred_at=patch.occurred_at or old.occurred_at,
+                version=old.version + 1,
+                updated_at=now,
+            )
+            draft: Draft | None = None
+            if memory.text != old.text or memory.occurred_at != old.occurred_at:
+                job_id = JobId(new_id())
+                memory = dataclasses.replace(memory, status=MemoryStatus.PENDING, job_id=job_id)
+                draft = Draft([memory], self._job(job_id, [memory], Priority.NORMAL, now), idempotency)
+            written = await self._store.update(
+                tenant_id, draft or memory, expected_version=old.version, idempotency=idempotency
+            )
+            if isinstance(written, Replay):
+                return await self._replayed(tenant_id, written)
+            if written:
+                return self._queued(tenant_id, draft) if draft else Accepted([memory], None)
+            # Another call changed it in between: decide again on what it now is.
+
+    async def delete(
+        self,
+        tenant_id: TenantId,
+        memory_id: MemoryId,
+        *,
+        version: int | None = None,
+        idempotency: Idempotency | None = None,
+    ) -> None:
+        """Deletes a memory and what it alone stated. Raises MEMORY_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED."""
+        deleted = await self._store.delete(tenant_id, memory_id, version=version, idempotency=idempotency)
+        if deleted is None:
+            raise not_found(Reason.MEMORY_NOT_FOUND, "memory", memory_id)
+        if isinstance(deleted, Memory) and deleted.status is MemoryStatus.PENDING:
+            job = await self._jobs.get(tenant_id, deleted.job_id)
+            if job is not None and list(job.memory_ids) == [memory_id]:
+                await self._jobs.cancel(tenant_id, job.id, now=self._clock.now())
+
+    async def close(self) -> None:
+        """Waits for what is being stored."""
+        await self._accepting.close()
+
+    def _queued(self, tenant_id: TenantId, draft: Draft) -> Accepted:
+        self._hinter.hint(JobRef(tenant_id, draft.job.id))
+        return Accepted(draft.memories, draft.job)
+
+    async def _replayed(self, tenant_id: TenantId, replay: Replay) -> Accepted:
+        memories = await self._store.get(tenant_id, replay.memory_ids)
+        if not memories:
+            raise not_found(Reason.MEMORY_NOT_FOUND, "memory", replay.memory_ids[0])
+        job = await self._jobs.get(tenant_id, replay.job_id) if replay.job_id else None
+        return Accepted(memories, job)
+
+    def _job(self, job_id: JobId, memories: Sequence[Memory], priority: Priority, now: datetime) -> Job:
+        return Job(
+            id=job_id,
+            kind=JobKind.MEMORY_ENRICH,
+            state=JobState.QUEUED,
+            priority=priority,
+            user_id=memories[0].user_id,
+            memory_ids=[memory.id for memory in memories],
+            stages=PLANNED_STAGES,
+            attempt=0,
+            max_attempts=self._max_attempts,
+            run_at=now,
+            sequence=1,
+            created_at=now,
+        )
+
+    @staticmethod
+    def _memory(
+        user_id: UserId,
+        kind: MemoryKind,
+        text: str,
+        job_id: JobId,
+        now: datetime,
+        *,
+        metadata: Metadata,
+        occurred_at: datetime | None,
+        conversation_id: ConversationId | None = None,
+        role: Role | None = None,
+        speaker: str | None = None,
+    ) -> Memory:
+        return Memory(
+            id=MemoryId(new_id()),
+            user_id=user_id,
+            kind=kind,
+            text=text,
+            metadata=metadata,
+            status=MemoryStatus.PENDING,
+            conversation_id=conversation_id,
+            position=0,
+            role=role,
+            speaker=speaker,
+            occurred_at=occurred_at or now,
+            job_id=job_id,
+            version=1,
+            created_at=now,
+            updated_at=now,
+        )
+
+
+def content_hash(text: str) -> bytes:
+    """SHA-256 of the text (32 bytes): the same text again is the same hash."""
+    return hashlib.sha256(text.encode()).digest()

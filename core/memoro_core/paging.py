@@ -1,0 +1,79 @@
+"""Pages of lists: keyset positions, carried by opaque tokens that fit only the list they were made for."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from memoro_core.errors import Code, FieldViolation, MemoroError, Reason, invalid_field
+
+T = TypeVar("T")
+
+DEFAULT_PAGE_SIZE: Final = 50
+MAX_PAGE_SIZE: Final = 500
+_DIGEST_BYTES: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some items of a list, and the position to go on after; None on the last page."""
+
+    items: Sequence[T]
+    next_position: tuple[str, ...] | None
+
+
+def page_size(requested: int, *, default: int = DEFAULT_PAGE_SIZE, maximum: int = MAX_PAGE_SIZE) -> int:
+    """0 is the default, too large is the maximum, negative is INVALID_FIELD."""
+    if requested < 0:
+        raise invalid_field("page_size", "must not be negative; 0 means the default")
+    return min(requested, maximum) if requested else default
+
+
+def cut(rows: Sequence[T], size: int, position: tuple[str, ...] | None) -> Page[T]:
+    """A page of `size` from rows that were read with a limit of `size + 1`; `position` is that of the last one kept."""
+    return Page(rows[:size], position if len(rows) > size else None)
+
+
+def encode_token(list_key: str, position: Sequence[str] | None) -> str:
+    """An opaque token for `position` in the list that `list_key` names (method and filter); empty for None."""
+    if position is None:
+        return ""
+    raw = _digest(list_key) + json.dumps(list(position), separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def decode_token(list_key: str, token: str) -> tuple[str, ...] | None:
+    """The position in a token, None for an empty one. Raises PAGE_TOKEN_INVALID for a token of another list."""
+    if not token:
+        return None
+    try:
+        raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+        position = json.loads(raw[_DIGEST_BYTES:])
+    except (binascii.Error, ValueError, UnicodeError):
+        raise _bad_token() from None
+    if (
+        raw[:_DIGEST_BYTES] != _digest(list_key)
+        or not isinstance(position, list)
+        or not all(isinstance(part, str) for part in position)
+    ):
+        raise _bad_token()
+    return tuple(position)
+
+
+def _digest(list_key: str) -> bytes:
+    return hashlib.blake2b(list_key.encode(), digest_size=_DIGEST_BYTES).digest()
+
+
+def _bad_token() -> MemoroError:
+    text = "not a token of this list with this filter; start again without one"
+    return MemoroError(
+        Code.INVALID_ARGUMENT,
+        Reason.PAGE_TOKEN_INVALID,
+        f"page_token: {text}",
+        violations=(FieldViolation("page_token", text),),
+    )

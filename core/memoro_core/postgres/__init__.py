@@ -1,0 +1,1 @@
+"""PostgreSQL, where the truth lives: the pool, named SQL, and the stores."""

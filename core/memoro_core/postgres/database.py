@@ -1,0 +1,152 @@
+"""The pool, and the two doors to it: `tenant_tx` for one tenant's data, `system_tx` for what crosses tenants."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+from pgvector.asyncpg import register_vector
+from pydantic_core import from_json, to_json
+
+from memoro_core.errors import MemoroError, unavailable
+from memoro_core.ids import TenantId
+from memoro_core.settings import Settings
+
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+
+_UNREACHABLE = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InterfaceError,
+    asyncpg.QueryCanceledError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidPasswordError,
+    OSError,
+    TimeoutError,
+)
+"""What says that the database is away, overloaded or turning over, rather than that a statement is wrong."""
+
+
+class Database:
+    """A pool of connections, lent for one transaction at a time.
+
+    Both doors raise UNAVAILABLE / DEPENDENCY_UNAVAILABLE when PostgreSQL is away, and commit when their block ends well.
+    """
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], *, acquire_timeout: float) -> None:
+        self._pool = pool
+        self._acquire_timeout = acquire_timeout
+
+    @asynccontextmanager
+    async def tenant_tx(self, tenant_id: TenantId, *, durable: bool = True) -> AsyncIterator[Connection]:
+        """A transaction that sees and writes one tenant's rows only. The only way to a tenant's data.
+
+        With `durable=False` the commit does not wait for the disk: for what a crash may take back.
+        """
+        # One round trip opens the transaction and the door; `tenant_id` is a UUID, so it can't carry SQL.
+        begin = f"BEGIN; SET LOCAL app.tenant_id = '{tenant_id!s}'"
+        async with self._transaction(
+            begin if durable else f"{begin}; SET LOCAL synchronous_commit = off"
+        ) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def system_tx(self, *, durable: bool = True) -> AsyncIterator[Connection]:
+        """A transaction over the queue and the credentials of all tenants; no memory can be read in it."""
+        begin = "BEGIN; SET LOCAL ROLE memoro_system"
+        async with self._transaction(
+            begin if durable else f"{begin}; SET LOCAL synchronous_commit = off"
+        ) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _transaction(self, begin: str) -> AsyncIterator[Connection]:
+        try:
+            async with self._pool.acquire(timeout=self._acquire_timeout) as connection:
+                await connection.execute(begin)
+                try:
+                    yield connection
+                except BaseException:
+                    if not connection.is_closed():
+                        await connection.execute("ROLLBACK")
+                    raise
+                await connection.execute("COMMIT")
+        except MemoroError:
+            raise
+        except _UNREACHABLE as error:
+            raise unavailable("database") from error
+
+    async def ping(self) -> None:
+        """Asks PostgreSQL for a sign of life. Raises UNAVAILABLE."""
+        try:
+            async with self._pool.acquire(timeout=self._acquire_timeout) as connection:
+                await connection.execute("SELECT 1")
+        except _UNREACHABLE as error:
+            raise unavailable("database") from error
+
+    @property
+    def in_use(self) -> int:
+        """Connections lent at the moment."""
+        return self._pool.get_size() - self._pool.get_idle_size()
+
+    @property
+    def size(self) -> int:
+        """Connections open at the moment."""
+        return self._pool.get_size()
+
+
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[Database]:
+    """The database of these settings, closed at the end. Raises UNAVAILABLE when it can't be reached."""
+    try:
+        pool = await asyncpg.create_pool(
+            str(settings.database_url),
+            min_size=1,
+            max_size=settings.database_pool_size,
+            command_timeout=settings.database_timeout,
+            timeout=settings.database_timeout,
+            statement_cache_size=settings.database_statement_cache,
+            max_inactive_connection_lifetime=300,
+            init=_prepare,
+            reset=_reset,
+            server_settings={"application_name": "memoro", "jit": "off"},
+        )
+    except _UNREACHABLE as error:
+        raise unavailable("database") from error
+    try:
+        yield Database(pool, acquire_timeout=settings.database_timeout)
+    finally:
+        try:
+            await pool.close()
+        except BaseException:
+            pool.terminate()
+            raise
+
+
+async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    await register_vector(connection)
+    await connection.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        format="binary",
+        encoder=lambda value: b"\x01" + to_json(value),
+        decoder=lambda data: from_json(data[1:]),
+    )
+
+
+async def _reset(connection: Any) -> None:
+    """Every setting is made with SET LOCAL, so that the usual round trip of RESET ALL has nothing to do."""
+    if connection.is_in_transaction():
+        await connection.execute("ROLLBACK")
+
+
+def rows_of(status: str) -> int:
+    """How many rows a statement touched, from its command tag (`UPDATE 3`)."""
+    return int(status.rsplit(" ", 1)[-1])

@@ -1,0 +1,136 @@
+-- Memories: what the accepting calls store, and how they are read, changed and deleted. Runs within one tenant's transaction.
+
+-- name: accept
+-- Stores texts, each with its job, the job's first event and its idempotency record. An item whose request id is known is left
+-- out, whole. Arrays are parallel, an element per item. Returns the jobs of the items that were stored.
+WITH item AS (
+    SELECT *
+    FROM unnest($3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bytea[], $8::jsonb[], $9::timestamptz[], $10::smallint[],
+                $11::text[], $12::bytea[])
+        AS item (memory_id, job_id, user_id, text, content_hash, metadata, occurred_at, priority, request_id, fingerprint)
+), recorded AS (
+    INSERT INTO idempotency_records (tenant_id, request_id, fingerprint, answer, created_at)
+    SELECT $1, request_id, fingerprint,
+           jsonb_build_object('memory_ids', jsonb_build_array(memory_id), 'job_id', job_id), $2
+    FROM item
+    WHERE request_id IS NOT NULL
+    ON CONFLICT (tenant_id, request_id) DO NOTHING
+    RETURNING (answer ->> 'job_id')::uuid AS job_id
+), accepted AS (
+    SELECT * FROM item WHERE request_id IS NULL OR job_id IN (SELECT job_id FROM recorded)
+), stored AS (
+    INSERT INTO memories (tenant_id, memory_id, user_id, kind, text, content_hash, metadata, status, occurred_at, job_id,
+                          created_at, updated_at)
+    SELECT $1, memory_id, user_id, 'TEXT', text, content_hash, metadata, 'PENDING', occurred_at, job_id, $2, $2
+    FROM accepted
+), queued AS (
+    INSERT INTO jobs (tenant_id, job_id, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at, hinted_at,
+                      last_seq, created_at)
+    SELECT $1, job_id, 'memory.enrich', 'QUEUED', priority, user_id, ARRAY[memory_id], $13::jsonb, $14, $2, $2, 1, $2
+    FROM accepted
+), told AS (
+    INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
+    SELECT $1, job_id, 1, $15::jsonb, $2 FROM accepted
+)
+SELECT job_id FROM accepted;
+
+-- name: accept_conversation
+-- Stores messages of a conversation at its end, with one job. Arrays are parallel, an element per message. Returns the position
+-- of the first message, or no row when the request id is known: then nothing is stored.
+WITH recorded AS (
+    INSERT INTO idempotency_records (tenant_id, request_id, fingerprint, answer, created_at)
+    SELECT $1, $5, $6, jsonb_build_object('memory_ids', to_jsonb($9::uuid[]), 'job_id', $7::uuid), $2
+    WHERE $5::text IS NOT NULL
+    ON CONFLICT (tenant_id, request_id) DO NOTHING
+    RETURNING request_id
+), conversation AS (
+    INSERT INTO conversations (tenant_id, user_id, conversation_id, next_position, created_at, updated_at)
+    SELECT $1, $3, $4, cardinality($9::uuid[]), $2, $2
+    WHERE $5::text IS NULL OR EXISTS (SELECT FROM recorded)
+    ON CONFLICT (tenant_id, user_id, conversation_id)
+        DO UPDATE SET next_position = conversations.next_position + EXCLUDED.next_position, updated_at = EXCLUDED.updated_at
+    RETURNING next_position - cardinality($9::uuid[]) AS first_position
+), stored AS (
+    INSERT INTO memories (tenant_id, memory_id, user_id, kind, text, content_hash, metadata, status, conversation_id, position,
+                          role, speaker, occurred_at, job_id, created_at, updated_at)
+    SELECT $1, message.memory_id, $3, 'MESSAGE', message.text, message.content_hash, message.metadata, 'PENDING', $4,
+           conversation.first_position + message.place - 1, message.role, message.speaker, message.occurred_at, $7, $2, $2
+    FROM conversation
+    CROSS JOIN unnest($9::uuid[], $10::text[], $11::bytea[], $12::jsonb[], $13::text[], $14::text[], $15::timestamptz[])
+        WITH ORDINALITY AS message (memory_id, text, content_hash, metadata, role, speaker, occurred_at, place)
+), queued AS (
+    INSERT INTO jobs (tenant_id, job_id, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at, hinted_at,
+                      last_seq, created_at)
+    SELECT $1, $7, 'memory.enrich', 'QUEUED', $8, $3, $9::uuid[], $16::jsonb, $17, $2, $2, 1, $2
+    FROM conversation
+), told AS (
+    INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
+    SELECT $1, $7, 1, $18::jsonb, $2 FROM conversation
+)
+SELECT first_position FROM conversation;
+
+-- name: record_request
+-- Remembers what a request id did. Returns no row when the id is known.
+INSERT INTO idempotency_records (tenant_id, request_id, fingerprint, answer, created_at)
+VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (tenant_id, request_id) DO NOTHING
+RETURNING request_id;
+
+-- name: find_requests
+-- What known request ids did.
+SELECT request_id, fingerprint, answer
+FROM idempotency_records
+WHERE tenant_id = $1 AND request_id = ANY ($2::text[]);
+
+-- name: get_memories
+-- Memories by id, in no order; those that are gone are left out.
+SELECT memory_id, user_id, kind, text, metadata, status, conversation_id, position, role, speaker, occurred_at, job_id, version,
+       created_at, updated_at
+FROM memories
+WHERE tenant_id = $1 AND memory_id = ANY ($2::uuid[]);
+
+-- name: lock_memory
+-- One memory, held against other writers until the transaction ends.
+SELECT memory_id, user_id, kind, text, metadata, status, conversation_id, position, role, speaker, occurred_at, job_id, version,
+       created_at, updated_at
+FROM memories
+WHERE tenant_id = $1 AND memory_id = $2
+FOR UPDATE;
+
+-- name: list_memories
+-- Newest first, from before a given id on. A NULL or empty condition fits all.
+SELECT memory_id, user_id, kind, text, metadata, status, conversation_id, position, role, speaker, occurred_at, job_id, version,
+       created_at, updated_at
+FROM memories
+WHERE tenant_id = $1
+  AND ($2::text IS NULL OR user_id = $2)
+  AND (cardinality($3::text[]) = 0 OR kind = ANY ($3))
+  AND (cardinality($4::text[]) = 0 OR status = ANY ($4))
+  AND ($5::text IS NULL OR conversation_id = $5)
+  AND metadata @> $6::jsonb
+  AND ($7::timestamptz IS NULL OR occurred_at >= $7)
+  AND ($8::timestamptz IS NULL OR occurred_at < $8)
+  AND ($9::uuid IS NULL OR memory_id < $9)
+ORDER BY memory_id DESC
+LIMIT $10;
+
+-- name: update_memory
+-- Writes a changed memory; the caller holds it locked.
+UPDATE memories
+SET text = $3, content_hash = $4, metadata = $5, occurred_at = $6, status = $7, job_id = $8, version = version + 1,
+    updated_at = $9
+WHERE tenant_id = $1 AND memory_id = $2;
+
+-- name: queue_job
+-- A job for memories that are there already, with its first event.
+WITH queued AS (
+    INSERT INTO jobs (tenant_id, job_id, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at, hinted_at,
+                      last_seq, created_at)
+    VALUES ($1, $2, 'memory.enrich', 'QUEUED', $3, $4, $5, $6, $7, $8, $8, 1, $8)
+)
+INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
+VALUES ($1, $2, 1, $9, $8);
+
+-- name: delete_memory
+-- Deletes a memory; its embedding, mentions and provenance go with it.
+DELETE FROM memories WHERE tenant_id = $1 AND memory_id = $2;

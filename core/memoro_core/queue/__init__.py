@@ -1,0 +1,1 @@
+"""Hints to workers: the broker, the names of tasks, and what their messages hold."""

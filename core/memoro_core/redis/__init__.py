@@ -1,0 +1,1 @@
+"""Redis, which is speed: keys, and the live tail of job events."""

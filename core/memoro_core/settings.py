@@ -1,0 +1,97 @@
+"""Every setting, read once at start from the environment: `MEMORO_` and the field's name in capitals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, PostgresDsn, RedisDsn, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The settings of one process. Durations are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="MEMORO_", frozen=True, extra="ignore", populate_by_name=True)
+
+    database_url: PostgresDsn = PostgresDsn("postgresql://memoro_app@127.0.0.1:5432/memoro")
+    """Where server and worker connect, as a role that owns nothing."""
+    migration_database_url: PostgresDsn | None = None
+    """Where `memoro migrate` connects, as the owner of the schema; straight to PostgreSQL, not through a pooler."""
+    redis_url: RedisDsn = RedisDsn("redis://127.0.0.1:6379/0")
+    database_pool_size: int = Field(10, ge=2, le=500)
+    database_statement_cache: int = Field(256, ge=0, le=10_000)
+    """Prepared statements kept per connection; 0 behind a pooler that cannot keep them."""
+    database_timeout: float = Field(10.0, gt=0)
+    """The longest a statement or the wait for a connection may take."""
+
+    grpc_host: str = "127.0.0.1"
+    grpc_port: int = Field(50051, ge=0, le=65535)
+    ops_host: str = "127.0.0.1"
+    server_ops_port: int = Field(8081, ge=0, le=65535)
+    worker_ops_port: int = Field(8082, ge=0, le=65535)
+    processes: int = Field(1, ge=1, le=64)
+    """Server processes sharing the port, each with an event loop of its own."""
+    reflection: bool = True
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    tls_client_ca_file: Path | None = None
+    """With it, a client must show a certificate that this authority signed."""
+    drain_grace: float = Field(10.0, ge=0)
+    """How long calls under way may go on after SIGTERM."""
+    max_message_bytes: int = Field(8 * 1024 * 1024, ge=64 * 1024)
+    max_connection_age: float = Field(1800.0, gt=0)
+    keepalive_min_interval: float = Field(10.0, gt=0)
+    """The shortest interval at which a client may ping."""
+    watch_heartbeat: float = Field(15.0, gt=0)
+    auth_cache_ttl: float = Field(1.0, gt=0, le=2.0)
+    """How long a key's standing is remembered; a revocation takes effect within it."""
+
+    worker_concurrency: int = Field(16, ge=1, le=1000)
+    worker_processes: int = Field(1, ge=1, le=64)
+    job_timeout: float = Field(120.0, gt=0)
+    job_max_attempts: int = Field(5, ge=1, le=100)
+    job_retry_base: float = Field(2.0, gt=0)
+    job_retry_max: float = Field(300.0, gt=0)
+    job_lease: float = Field(6.0, gt=0)
+    job_heartbeat: float = Field(2.0, gt=0)
+    scheduler_interval: float = Field(1.0, gt=0)
+    """How often the scheduler looks for lost hints, due retries and expired leases."""
+    hint_timeout: float = Field(5.0, gt=0)
+    """A queued job whose hint is older than this is hinted again."""
+
+    embedding_provider: Literal["local", "openai"] = "local"
+    extraction_provider: Literal["local", "openai", "none"] = "local"
+    openai_api_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("OPENAI_API_KEY", "MEMORO_OPENAI_API_KEY", "openai_api_key")
+    )
+    openai_base_url: str | None = None
+    """Any endpoint that speaks the OpenAI protocol; None is the provider's own."""
+    openai_embedding_model: str = "text-embedding-3-small"
+    openai_embedding_dimensions: int = Field(1536, ge=1, le=16_000)
+    openai_extraction_model: str = "gpt-4o-mini"
+    openai_timeout: float = Field(30.0, gt=0)
+    openai_max_concurrency: int = Field(16, ge=1)
+
+    exact_search_limit: int = Field(10_000, ge=0)
+    """Up to so many memories of a user, every vector is compared; above it the approximate index is used."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+
+    @model_validator(mode="after")
+    def _check(self) -> Settings:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("MEMORO_TLS_CERT_FILE and MEMORO_TLS_KEY_FILE go together: set both or neither")
+        if self.tls_client_ca_file is not None and self.tls_cert_file is None:
+            raise ValueError("MEMORO_TLS_CLIENT_CA_FILE needs MEMORO_TLS_CERT_FILE and MEMORO_TLS_KEY_FILE")
+        if self.job_heartbeat * 2 >= self.job_lease:
+            raise ValueError("MEMORO_JOB_LEASE must be more than twice MEMORO_JOB_HEARTBEAT")
+        if "openai" in (self.embedding_provider, self.extraction_provider) and self.openai_api_key is None:
+            raise ValueError("the openai provider needs OPENAI_API_KEY")
+        return self
+
+    @property
+    def owner_database_url(self) -> str:
+        """Where migrations run: the owner's URL, or the common one when none is set."""
+        return str(self.migration_database_url or self.database_url)

@@ -1,0 +1,86 @@
+"""Who calls: from what a caller shows to the tenant it acts for."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import OrderedDict
+from datetime import datetime
+from typing import Final
+
+from memoro_core.clock import Clock
+from memoro_core.errors import Code, MemoroError, Reason
+from memoro_core.tenancy.keys import MAX_LENGTH, parse_key
+from memoro_core.tenancy.model import Principal, TenantState
+from memoro_core.tenancy.ports import TenancyStore
+
+_MAX_REMEMBERED: Final = 10_000
+
+
+class Authenticator:
+    """Checks keys, and remembers each verdict for `ttl` seconds: so long may a revoked key or a suspended tenant go on.
+
+    Keys are remembered by their hash, refused ones too; calls with one key that is not remembered share one look-up.
+    """
+
+    def __init__(self, store: TenancyStore, clock: Clock, *, ttl: float) -> None:
+        self._store = store
+        self._clock = clock
+        self._ttl = ttl
+        self._verdicts: OrderedDict[bytes, tuple[float, asyncio.Task[Principal | MemoroError]]] = OrderedDict()
+
+    async def authenticate(self, authorization: str | None) -> Principal:
+        """The caller behind `Bearer <key>`.
+
+        Raises CREDENTIALS_MISSING, CREDENTIALS_INVALID, TENANT_SUSPENDED, UNAVAILABLE.
+        """
+        if not authorization:
+            raise MemoroError(
+                Code.UNAUTHENTICATED,
+                Reason.CREDENTIALS_MISSING,
+                "no credentials: send metadata 'authorization: Bearer <key>'",
+            )
+        scheme, _, text = authorization.partition(" ")
+        if scheme.lower() != "bearer" or len(text) > MAX_LENGTH:
+            raise _invalid()
+        fingerprint = hashlib.sha256(text.encode()).digest()
+        now = time.monotonic()
+        known = self._verdicts.get(fingerprint)
+        if known is None or known[0] <= now:
+            known = (now + self._ttl, asyncio.create_task(self._look_up(text)))
+            self._verdicts[fingerprint] = known
+            self._verdicts.move_to_end(fingerprint)
+            if len(self._verdicts) > _MAX_REMEMBERED:
+                self._verdicts.popitem(last=False)
+        task = known[1]
+        verdict = task.result() if task.done() else await asyncio.shield(task)
+        if isinstance(verdict, MemoroError):
+            if verdict.code is Code.UNAVAILABLE:
+                self._verdicts.pop(fingerprint, None)
+            raise verdict.with_traceback(None)
+        return verdict
+
+    async def _look_up(self, text: str) -> Principal | MemoroError:
+        key = parse_key(text)
+        if key is None:
+            return _invalid()
+        try:
+            credential = await self._store.find_credential(key.prefix)
+        except MemoroError as error:
+            return error
+        if credential is None or not key.matches(credential.secret_hash):
+            return _invalid()
+        if credential.revoked_at is not None or _past(credential.expires_at, self._clock.now()):
+            return _invalid()
+        if credential.tenant_state is TenantState.SUSPENDED:
+            return MemoroError(Code.PERMISSION_DENIED, Reason.TENANT_SUSPENDED, "the tenant is suspended")
+        return Principal(credential.tenant_id, credential.api_key_id, credential.scopes, credential.tier)
+
+
+def _past(moment: datetime | None, now: datetime) -> bool:
+    return moment is not None and moment <= now
+
+
+def _invalid() -> MemoroError:
+    return MemoroError(Code.UNAUTHENTICATED, Reason.CREDENTIALS_INVALID, "the key is not valid")

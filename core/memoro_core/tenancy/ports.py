@@ -1,0 +1,88 @@
+"""What tenants and keys need from the outside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from memoro_core.idempotency import Idempotency
+from memoro_core.ids import ApiKeyId, TenantId
+from memoro_core.tenancy.model import ApiKey, Scope, Tenant, TenantState, Tier
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What is known of a key: enough to check what a caller shows."""
+
+    tenant_id: TenantId
+    api_key_id: ApiKeyId
+    secret_hash: bytes
+    scopes: frozenset[Scope]
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    tier: Tier
+    tenant_state: TenantState
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An operator's request, to be done once: the operators' tenant, and the request's id and fingerprint."""
+
+    tenant_id: TenantId
+    idempotency: Idempotency
+
+
+class TenancyStore(Protocol):
+    """Tenants and keys in the database. Where `request` was done before, nothing is written and the id it made is returned."""
+
+    async def create_tenant(self, tenant: Tenant, request: Request | None) -> Tenant | UUID:
+        """The tenant as stored, or the id that the request made before. Raises TENANT_EXISTS when the name is taken."""
+        ...
+
+    async def get_tenant(self, tenant_id: TenantId) -> Tenant | None:
+        """The tenant, or None."""
+        ...
+
+    async def find_tenant(self, name: str) -> Tenant | None:
+        """The tenant of that name, or None."""
+        ...
+
+    async def list_tenants(self, *, limit: int, after: str | None) -> Sequence[Tenant]:
+        """Tenants by name, at most `limit`, after that name."""
+        ...
+
+    async def update_tenant(
+        self,
+        tenant_id: TenantId,
+        *,
+        display_name: str | None,
+        tier: Tier | None,
+        state: TenantState | None,
+        version: int | None,
+        now: datetime,
+    ) -> Tenant | None:
+        """Changes what is not None; None when there is no tenant of that id and version."""
+        ...
+
+    async def create_api_key(self, key: ApiKey, secret_hash: bytes, request: Request | None) -> ApiKey | UUID:
+        """The key as stored, or the id that the request made before."""
+        ...
+
+    async def get_api_key(self, tenant_id: TenantId, api_key_id: ApiKeyId) -> ApiKey | None:
+        """The key, or None."""
+        ...
+
+    async def list_api_keys(self, tenant_id: TenantId, *, limit: int, before: ApiKeyId | None) -> Sequence[ApiKey]:
+        """A tenant's keys newest first, at most `limit`, older than `before`."""
+        ...
+
+    async def revoke_api_key(self, tenant_id: TenantId, api_key_id: ApiKeyId, *, now: datetime) -> ApiKey | None:
+        """Ends the key, once; None when there is none."""
+        ...
+
+    async def find_credential(self, prefix: str) -> Credential | None:
+        """The key with this prefix, of whichever tenant."""
+        ...

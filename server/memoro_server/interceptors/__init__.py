@@ -1,0 +1,50 @@
+"""What every call passes through, in this order, outermost first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from memoro_server.call import Handler, Method
+
+ORDER: Final = (
+    "request_id",
+    "telemetry",
+    "errors",
+    "drain",
+    "authentication",
+    "deadline",
+    "rate_limit",
+    "validation",
+)
+"""The order of the interceptors, whichever of them a server has.
+
+The request id comes first, so that whatever fails can be found. Errors are inside telemetry, which counts what the caller
+sees. A deadline and a limit need to know who calls; and nobody's message is parsed before it is known that he may call.
+"""
+
+
+class Interceptor(Protocol):
+    """One concern of all calls."""
+
+    @property
+    def name(self) -> str:
+        """Its place: one of `ORDER`."""
+        ...
+
+    def wrap(self, method: Method, proceed: Handler) -> Handler:
+        """A handler, a real `async def`, that does its part around `proceed`; or `proceed` where there is nothing to do.
+
+        Called once per method, when the server starts.
+        """
+        ...
+
+
+def chain(method: Method, interceptors: Sequence[Interceptor], handler: Handler) -> Handler:
+    """`handler` behind all interceptors. Raises ValueError when they are not in the declared order."""
+    places = [ORDER.index(interceptor.name) for interceptor in interceptors]
+    if places != sorted(set(places)):
+        raise ValueError(f"interceptors are out of order: {[interceptor.name for interceptor in interceptors]}")
+    for interceptor in reversed(interceptors):
+        handler = interceptor.wrap(method, handler)
+    return handler

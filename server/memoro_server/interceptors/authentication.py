@@ -1,0 +1,50 @@
+"""Finds out who calls, and whether his key may call this method."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+from memoro_core.errors import Code, MemoroError, Reason
+from memoro_core.tenancy.model import Principal, Scope
+from memoro_server.call import Call, Handler, Method
+
+
+class Authenticator(Protocol):
+    """Tells who a credential belongs to."""
+
+    async def authenticate(self, authorization: str | None) -> Principal:
+        """The caller. Raises UNAUTHENTICATED; PERMISSION_DENIED when its tenant is suspended."""
+        ...
+
+
+class AuthenticationInterceptor:
+    """Sets the call's principal, and refuses a key without the scope that the method needs."""
+
+    name: Final = "authentication"
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+
+    def wrap(self, method: Method, proceed: Handler) -> Handler:
+        scope = method.policy.scope
+        if scope is None:
+            return proceed
+        authenticate = self._authenticator.authenticate
+
+        async def authenticated(request: Any, call: Call) -> bytes | None:
+            principal = await authenticate(call.authorization)
+            call.principal = principal
+            if scope not in principal.scopes:
+                raise _scope_missing(scope)
+            return await proceed(request, call)
+
+        return authenticated
+
+
+def _scope_missing(scope: Scope) -> MemoroError:
+    return MemoroError(
+        Code.PERMISSION_DENIED,
+        Reason.SCOPE_MISSING,
+        f"this method needs the scope {scope.value}",
+        metadata={"scope": scope.value},
+    )

@@ -1,0 +1,36 @@
+"""Bounds every call in time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from memoro_server.call import Call, Handler, Method
+from memoro_server.status import deadline_exceeded
+
+
+class DeadlineInterceptor:
+    """Gives a call the caller's deadline, but never more than the method's longest; DEADLINE_EXCEEDED after it.
+
+    A call whose deadline has passed already is refused before it does anything.
+    """
+
+    name: Final = "deadline"
+
+    def wrap(self, method: Method, proceed: Handler) -> Handler:
+        longest = method.policy.longest_deadline
+
+        async def bounded(request: Any, call: Call) -> bytes | None:
+            remaining: float | None = call.context.time_remaining()
+            seconds = longest if remaining is None or remaining > longest else remaining
+            if seconds <= 0:
+                raise deadline_exceeded()
+            try:
+                async with asyncio.timeout(seconds) as scope:
+                    return await proceed(request, call)
+            except TimeoutError:
+                if scope.expired():
+                    raise deadline_exceeded() from None
+                raise
+
+        return bounded

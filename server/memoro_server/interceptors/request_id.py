@@ -1,0 +1,36 @@
+"""Gives every call an id, and tells it to the caller."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from structlog.contextvars import bind_contextvars
+
+from memoro_core.ids import new_id
+from memoro_server.call import Call, Handler, Method
+
+HEADER: Final = "x-request-id"
+_MAX_LENGTH: Final = 128
+
+
+class RequestIdInterceptor:
+    """Takes the caller's `x-request-id` if it is 1 to 128 printable ASCII characters, else makes one; returns it as a trailer."""
+
+    name: Final = "request_id"
+
+    def wrap(self, method: Method, proceed: Handler) -> Handler:
+        async def with_request_id(request: Any, call: Call) -> bytes | None:
+            # One walk for all that is read from the metadata: each reading of it builds it anew.
+            for key, value in call.context.invocation_metadata() or ():
+                if key == HEADER:
+                    if isinstance(value, str) and 0 < len(value) <= _MAX_LENGTH and value.isascii() and value.isprintable():
+                        call.request_id = value
+                elif key == "authorization" and isinstance(value, str):
+                    call.authorization = value
+            if not call.request_id:
+                call.request_id = str(new_id())
+            call.context.set_trailing_metadata(((HEADER, call.request_id),))
+            bind_contextvars(request_id=call.request_id)
+            return await proceed(request, call)
+
+        return with_request_id

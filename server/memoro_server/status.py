@@ -1,0 +1,104 @@
+"""The only place that builds `google.rpc.Status`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from memoro_core.errors import Code, MemoroError, Reason
+
+DOMAIN: Final = "memoro"
+PUSHBACK: Final = "grpc-retry-pushback-ms"
+_DETAILS: Final = "grpc-status-details-bin"
+
+# A status travels in HTTP/2 headers, of which a client takes 8 KiB by default: what a caller sent must not blow it up.
+_MAX_VIOLATIONS: Final = 12
+_MAX_TEXT: Final = 200
+_MAX_MESSAGE: Final = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How a call ends that fails: its code, its message, and its trailing metadata."""
+
+    code: grpc.StatusCode
+    reason: str
+    message: str
+    trailers: tuple[tuple[str, str | bytes], ...]
+
+
+def failure_of(error: MemoroError) -> Failure:
+    """The status of an error that the caller may see: ErrorInfo, and at most one of each other detail that applies."""
+    code = grpc.StatusCode[error.code.name]
+    message = _cut(error.message, _MAX_MESSAGE)
+    info = error_details_pb2.ErrorInfo(
+        reason=error.reason.value,
+        domain=DOMAIN,
+        metadata={_cut(key): _cut(value) for key, value in error.metadata.items()},
+    )
+    details: list[Message] = [info]
+    if error.violations:
+        shown = [
+            error_details_pb2.BadRequest.FieldViolation(field=_cut(it.field), description=_cut(it.description))
+            for it in error.violations[:_MAX_VIOLATIONS]
+        ]
+        if len(error.violations) > _MAX_VIOLATIONS:
+            info.metadata["violations"] = str(len(error.violations))
+        details.append(error_details_pb2.BadRequest(field_violations=shown))
+    if error.reason is Reason.RATE_LIMITED:
+        subject = _cut(error.metadata.get("limit", ""))
+        violation = error_details_pb2.QuotaFailure.Violation(subject=subject, description=message)
+        details.append(error_details_pb2.QuotaFailure(violations=[violation]))
+    trailers: list[tuple[str, str | bytes]] = []
+    if error.retry_after is not None:
+        retry = error_details_pb2.RetryInfo()
+        milliseconds = max(1, round(error.retry_after * 1000))
+        retry.retry_delay.FromMilliseconds(milliseconds)
+        details.append(retry)
+        if error.code is Code.RESOURCE_EXHAUSTED:
+            trailers.append((PUSHBACK, str(milliseconds)))
+    return _failure(code, error.reason, message, details, trailers)
+
+
+def internal_failure(request_id: str) -> Failure:
+    """INTERNAL with a constant text: nothing of what went wrong but the id that finds it in the logs."""
+    return failure_of(MemoroError(Code.INTERNAL, Reason.INTERNAL, "internal error", metadata={"request_id": request_id}))
+
+
+def draining() -> MemoroError:
+    """UNAVAILABLE / SERVER_DRAINING: connect again, another server answers."""
+    return MemoroError(Code.UNAVAILABLE, Reason.SERVER_DRAINING, "the server is shutting down", retry_after=0.1)
+
+
+def interrupted() -> MemoroError:
+    """UNAVAILABLE: something that the call waited for was given up, though the caller still waits."""
+    return MemoroError(
+        Code.UNAVAILABLE, Reason.DEPENDENCY_UNAVAILABLE, "the call was interrupted; try again", retry_after=0.1
+    )
+
+
+def deadline_exceeded() -> MemoroError:
+    """DEADLINE_EXCEEDED: the caller's deadline, or the longest one of the method."""
+    return MemoroError(Code.DEADLINE_EXCEEDED, Reason.DEADLINE_EXCEEDED, "the deadline passed")
+
+
+def method_unknown(path: str) -> MemoroError:
+    """UNIMPLEMENTED / METHOD_UNKNOWN."""
+    return MemoroError(Code.UNIMPLEMENTED, Reason.METHOD_UNKNOWN, f"no method {_cut(path)}")
+
+
+def _failure(
+    code: grpc.StatusCode, reason: Reason, message: str, details: list[Message], trailers: list[tuple[str, str | bytes]]
+) -> Failure:
+    status = status_pb2.Status(code=code.value[0], message=message)
+    for detail in details:
+        status.details.add().Pack(detail)
+    return Failure(code, reason.value, message, ((_DETAILS, status.SerializeToString()), *trailers))
+
+
+def _cut(text: str, limit: int = _MAX_TEXT) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"

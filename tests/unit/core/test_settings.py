@@ -1,0 +1,37 @@
+"""Settings that can't work are refused at start, with what to do."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from memoro_core.settings import Settings
+
+
+def test_the_environment_sets_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMORO_GRPC_PORT", "6000")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    settings = Settings()
+    assert settings.grpc_port == 6000
+    assert settings.openai_api_key is not None
+    assert "sk-secret" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("variables", "advice"),
+    [
+        ({"MEMORO_TLS_CERT_FILE": "cert.pem"}, "set both or neither"),
+        ({"MEMORO_TLS_CLIENT_CA_FILE": "ca.pem"}, "needs MEMORO_TLS_CERT_FILE"),
+        ({"MEMORO_JOB_LEASE": "3", "MEMORO_JOB_HEARTBEAT": "2"}, "more than twice"),
+        ({"MEMORO_EMBEDDING_PROVIDER": "openai"}, "needs OPENAI_API_KEY"),
+        ({"MEMORO_GRPC_PORT": "70000"}, "grpc_port"),
+    ],
+)
+def test_what_cannot_work_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], advice: str
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError, match=advice):
+        Settings()
