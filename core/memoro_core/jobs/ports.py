@@ -22,16 +22,16 @@ from memoro_core.llm.model import Usage
 from memoro_core.tenancy.model import Tier
 
 
-class LeaseLost(Exception):
+class LeaseLost(Exception):  # noqa: N818 - it ends a run; it is no error
     """Another worker holds the job, or it has ended: throw this run's work away."""
 
 
-class JobCancelled(Exception):
+class JobCancelled(Exception):  # noqa: N818 - likewise
     """A caller asked to cancel the job, and the run has come to a safe point."""
 
 
 class JobStore(Protocol):
-    """Jobs in the database. Every write of a run is fenced: it touches nothing unless the claim's lease is the job's own."""
+    """Jobs in the database. Every write of a run is fenced: it touches nothing unless the claim's lease is the job's."""
 
     async def get(self, tenant_id: TenantId, job_id: JobId) -> Job | None:
         """The job, or None when this tenant has none of that id."""
@@ -48,7 +48,7 @@ class JobStore(Protocol):
         ...
 
     async def sequences(self, refs: Sequence[JobRef]) -> Mapping[JobRef, int]:
-        """The number of the latest event of each of these jobs, whatever their tenants; those that are gone are left out."""
+        """The number of each job's latest event, whatever its tenant; jobs that are gone are left out."""
         ...
 
     async def claim(
@@ -64,13 +64,13 @@ class JobStore(Protocol):
     async def report(
         self, claim: Claim, stages: Sequence[StageProgress], progress: StageProgress, *, now: datetime
     ) -> tuple[JobEvent, bool]:
-        """Records that one of the run's stages moved; its event, and whether the job is asked to cancel. Raises LeaseLost."""
+        """Records that a stage moved; its event, and whether the job is asked to cancel. Raises LeaseLost."""
         ...
 
     async def finish(self, claim: Claim, finish: Finish, *, now: datetime) -> JobEvent:
-        """Ends the run: terminal, or QUEUED for another attempt. A job that ends without success fails its PENDING memories.
+        """Ends the run: terminal, or QUEUED for another attempt. Raises LeaseLost.
 
-        Raises LeaseLost.
+        A job that ends without success fails its PENDING memories. `finish.usage` is that of all attempts.
         """
         ...
 
@@ -79,11 +79,11 @@ class JobStore(Protocol):
         ...
 
     async def cancel(self, tenant_id: TenantId, job_id: JobId, *, now: datetime) -> tuple[Job, JobEvent | None] | None:
-        """QUEUED or DEFERRED: CANCELLED at once, with its event. RUNNING: marked. Ended: as it is. None: no such job."""
+        """QUEUED, DEFERRED: CANCELLED at once, with its event. RUNNING: marked. Ended: as it is. None: no such job."""
         ...
 
     async def due(self, *, now: datetime, hinted_before: datetime, limit: int) -> Sequence[tuple[JobRef, Tier]]:
-        """QUEUED jobs of all tenants that are due and have no fresh hint, the most urgent first; marks them hinted now."""
+        """QUEUED jobs that are due and have no fresh hint, the most urgent first; marks them hinted now."""
         ...
 
     async def expire(self, *, now: datetime, limit: int) -> Sequence[tuple[JobRef, JobEvent]]:
@@ -95,7 +95,7 @@ class HintQueue(Protocol):
     """Hints to workers that jobs wait. They may be lost, doubled or late: the job's row is the truth."""
 
     async def send(self, refs: Sequence[JobRef], *, tier: Tier = Tier.FREE) -> None:
-        """Hints each job, in the queue of a tier. Raises UNAVAILABLE when Redis is away: the scheduler will hint later."""
+        """Hints each job, in the queue of a tier. Raises UNAVAILABLE: then the scheduler hints later."""
         ...
 
     async def backlog(self) -> int:

@@ -50,7 +50,7 @@ def cancelled(*, stages: Sequence[StageProgress], usage: JobUsage) -> Finish:
 
 
 def lost(job: Job, *, now: datetime) -> Finish:
-    """The end of a run whose worker is gone: cancelled if that was asked for, else failed, to be tried again at once."""
+    """The end of a run whose worker is gone: cancelled if that was asked for, else failed, to be tried again now."""
     if job.cancel_requested:
         return cancelled(stages=job.stages, usage=job.usage)
     return failed(job, WORKER_LOST, stages=job.stages, usage=job.usage, retry_at=now)

@@ -72,9 +72,7 @@ async def test_one_items_exception_is_its_own() -> None:
     recorder = Recorder()
     recorder.go_on.set()
     coalescer: Coalescer[str, int, int] = Coalescer(recorder.flush)
-    good, bad = await asyncio.gather(
-        coalescer.submit("a", 1), coalescer.submit("a", -1), return_exceptions=True
-    )
+    good, bad = await asyncio.gather(coalescer.submit("a", 1), coalescer.submit("a", -1), return_exceptions=True)
     assert good == 10
     assert isinstance(bad, ValueError)
 

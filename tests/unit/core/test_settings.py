@@ -27,9 +27,7 @@ def test_the_environment_sets_them(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"MEMORO_GRPC_PORT": "70000"}, "grpc_port"),
     ],
 )
-def test_what_cannot_work_is_refused(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], advice: str
-) -> None:
+def test_what_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], advice: str) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from memoro_core.llm.local.copulas import read_copula
-from memoro_core.llm.local.dates import absolute_date
 from memoro_core.llm.local.denotation import Denotation, coordinated
 from memoro_core.llm.local.graph import GraphBuilder, Node
 from memoro_core.llm.local.lexicon import SKIPPED_PREPOSITIONS
+from memoro_core.llm.local.periods import Period
 from memoro_core.llm.local.predicates import (
     follower_words,
     is_negated,
@@ -103,7 +102,7 @@ def _chains(verb: Token) -> Iterator[Verb]:
     while pending:
         chain = pending.pop(0)
         yield Verb(chain)
-        if len(chain) == _MAX_CHAIN or any(child.dep_ == "dobj" for child in chain[-1].children):
+        if len(chain) == _MAX_CHAIN or chain[-1].lemma_ == "be" or any(child.dep_ == "dobj" for child in chain[-1].children):
             continue  # "asked Bob to buy it": nobody has bought anything
         for child in chain[-1].children:
             if child.dep_ == "xcomp" and child.pos_ in {"VERB", "AUX"}:
@@ -113,28 +112,26 @@ def _chains(verb: Token) -> Iterator[Verb]:
 def _read_verb(verb: Verb, subjects: tuple[Node, ...], denotation: Denotation, graph: GraphBuilder) -> None:
     head, words, confidence = verb.head, verb.words(), verb.confidence()
     passive = is_passive(head) and len(verb.chain) == 1
-    period = _Period.of(head, denotation)
+    period = Period.of(denotation, head)
     direct = [token for token in head.children if token.dep_ in _OBJECTS]
     objects = [node for token in direct for node in denotation.of_all(token, exclude=subjects)]
     agents = [node for word, token in denotation.prepositional(head) if word == "by" and passive
               for node in denotation.of_all(token, exclude=subjects) if node.type != "DATE"]  # fmt: skip
-    done_to = objects or subjects
-    if agents:
-        predicate = snake(*_active_words(head))
-        for agent in agents:
-            for node in done_to:
-                graph.relate(agent, predicate, node, confidence, valid_from=period.start, valid_to=period.end)
+    active = _active_words(head)
+    for agent in agents:
+        for node in objects or subjects:
+            graph.relate(agent, snake(*active), node, confidence, period=period)
+        for subject in subjects if objects else ():
+            graph.relate(agent, snake(*active, "to"), subject, confidence, period=period)
     if head.dep_ == "acl" and head.lemma_ in {"name", "call", "nickname"}:
         return  # "a cat named Oscar": the names have taken the noun's place
     for subject in subjects:
         for node in objects:
             if not passive:
-                graph.relate(subject, snake(*words), node, confidence, valid_from=period.start, valid_to=period.end)
+                graph.relate(subject, snake(*words), node, confidence, period=period)
         for word, node in _circumstances(head, direct, subjects, denotation):
             if not (passive and node in agents):
-                graph.relate(
-                    subject, snake(*words, word), node, confidence, valid_from=period.start, valid_to=period.end
-                )
+                graph.relate(subject, snake(*words, word), node, confidence, period=period)
         if not objects and len(verb.chain) > 1:
             _relate_activity(verb, subject, denotation, graph, confidence)
 
@@ -191,27 +188,3 @@ def _is_conditional(verb: Token) -> bool:
 
 def _has_condition(verb: Token) -> bool:
     return any(child.dep_ == "mark" and child.lower_ in _CONDITIONS for child in verb.children)
-
-
-@dataclass(frozen=True, slots=True)
-class _Period:
-    """The absolute dates of a clause: "in 2006", "since May 2019", "until 2020"."""
-
-    start: datetime | None = None
-    end: datetime | None = None
-
-    @classmethod
-    def of(cls, verb: Token, denotation: Denotation) -> _Period:
-        start = end = None
-        for word, token in denotation.prepositional(verb):
-            node = denotation.mentions.at(token)
-            if node is None or node.type != "DATE":
-                continue
-            moment = absolute_date(node.name)
-            if word in {"until", "till", "before"}:
-                end = moment
-            elif word in {"in", "on", "since", "from"}:
-                start = moment
-            elif word == "to":
-                end = moment
-        return cls(start, end)

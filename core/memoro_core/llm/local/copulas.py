@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from memoro_core.llm.local.denotation import Denotation, coordinated
 from memoro_core.llm.local.graph import GraphBuilder, Node
 from memoro_core.llm.local.lexicon import SKIPPED_PREPOSITIONS
+from memoro_core.llm.local.periods import Period
 from memoro_core.llm.local.predicates import is_negated, is_past, modal, snake
 from memoro_core.llm.local.roles import relate_role
 
 if TYPE_CHECKING:
     from spacy.tokens import Token
+
+_WORKPLACE: Final = frozenset({"at", "for", "with"})
 
 
 def read_copula(
@@ -33,6 +36,8 @@ class _Copula:
         self._graph = graph
         self._confidence = confidence
         self._denial = ["not"] if is_negated(verb) else []
+        complements = (child for child in verb.children if child.dep_ in {"attr", "acomp"})
+        self._period = Period.of(denotation, verb, *complements)
         helper = modal(verb)
         self._be = [helper, "be"] if helper is not None else ["was"] if is_past(verb) else ["is"]
 
@@ -41,9 +46,21 @@ class _Copula:
             if child.dep_ in {"attr", "acomp", "dobj"}:
                 for complement in coordinated(child):
                     self._read_complement(complement)
+        role = self._role()
         for word, token in self._denotation.prepositional(self._verb):
-            if word.split()[0] not in SKIPPED_PREPOSITIONS:
-                self._state([*self._be, word], self._denotation.of_all(token, exclude=self._subjects))
+            if word.split()[0] in SKIPPED_PREPOSITIONS:
+                continue
+            things = self._denotation.of_all(token, exclude=self._subjects)
+            if role is not None and word in _WORKPLACE:
+                self._state_role(role, word, things)
+            else:
+                self._state([*self._be, word], things)
+
+    def _role(self) -> str | None:
+        """The one common noun that the subjects are said to be: "a chef"."""
+        roles = [child for child in self._verb.children if child.dep_ == "attr" and child.pos_ == "NOUN"]
+        phrase = self._denotation.mentions.phrase(roles[0], singular=True) if len(roles) == 1 else None
+        return phrase.name if phrase is not None else None
 
     def _read_complement(self, token: Token) -> None:
         named = self._denotation.mentions.at(token)
@@ -90,6 +107,12 @@ class _Copula:
                 predicate = snake(*self._denial, *self._be, "a")
                 self._graph.relate(subject, predicate, phrase, self._confidence)
 
+    def _state_role(self, role: str, word: str, things: tuple[Node, ...]) -> None:
+        for subject in self._subjects:
+            for thing in things:
+                if thing.named:
+                    self._graph.relate(subject, self._role_words(role, word), thing, self._confidence)
+
     def _role_words(self, role: str, preposition: str) -> str:
         tense = [] if self._be == ["is"] else self._be
         return snake(*self._denial, *tense, role, preposition)
@@ -97,4 +120,6 @@ class _Copula:
     def _state(self, words: list[str], targets: tuple[Node, ...]) -> None:
         for subject in self._subjects:
             for target in targets:
-                self._graph.relate(subject, snake(*self._denial, *words), target, self._confidence)
+                self._graph.relate(
+                    subject, snake(*self._denial, *words), target, self._confidence, period=self._period
+                )

@@ -72,12 +72,12 @@ class Denotation:
 
     def kin(self, noun: Token, *, depth: int = 0) -> Node | None:
         """A particular person told by kinship or role alone: "my sister" → "Caroline's sister"."""
-        if noun.lower_ not in KIN:
+        if noun.lemma_.lower() not in KIN:
             return None
         for owner in self.owners(noun, depth=depth):
             name = f"{owner.name}'s {noun.lower_}"
             if len(name) <= MAX_NAME_CHARS:
-                return Node(name, "PERSON", certainty=owner.certainty)
+                return Node(name, "GROUP" if noun.tag_ == "NNS" else "PERSON", certainty=owner.certainty)
         return None
 
     def owners(self, noun: Token, *, depth: int = 0) -> tuple[Node, ...]:

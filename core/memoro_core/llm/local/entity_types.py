@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Final
 from memoro_core.llm.local.lexicon import (
     EVENT_WORDS,
     GIVEN_NAMES,
+    KIN,
     ORGANIZATION_ENDINGS,
     ORGANIZATION_WORDS,
+    PETS,
     PLACE_WORDS,
     WORK_WORDS,
 )
@@ -42,6 +44,7 @@ _ANIMATE: Final = frozenset(
     want watch wish work worry write
     """.split()
 )
+_OFFICERS: Final = frozenset("ceo cfo coo cto founder cofounder co-founder chairman chairwoman employee".split())
 _INNER_CAPITAL: Final = re.compile(r"[a-z][A-Z]")
 
 
@@ -50,17 +53,47 @@ def entity_type(span: Span, label: str | None) -> str:
     words = [token.lower_.rstrip(".") for token in span]
     if label == "DATE":
         return "DATE"
+    if (told := _told_by_noun(span.root)) is not None:
+        return told
     if label != "PERSON" and words[0] in GIVEN_NAMES and len(words) <= 3 and not _organization_words(words):
         return "PERSON" if label is not None or len(words) > 1 or not _is_thing(span) else "PRODUCT"
     if _organization_words(words):
         return "ORGANIZATION"
     if label in {None, "PERSON", "ORG", "GPE", "NORP"} and _is_thing(span):
         return "PRODUCT"
-    if label == "GPE" and span.root.dep_ == "pobj" and span.root.head.lower_ == "at":
+    if label == "GPE" and _employs(span.root):
         return "ORGANIZATION"
     if label is not None:
         return LABELS[label]
     return _guess(span, words)
+
+
+def _told_by_noun(root: Token) -> str | None:
+    """The type that the noun beside a name tells: "his company SpaceX", "two cats named Oscar and Bailey"."""
+    while root.dep_ == "conj" and root.head is not root:
+        root = root.head
+    if root.dep_ not in {"appos", "oprd"}:
+        return None
+    noun = root.head if root.dep_ == "appos" else root.head.head
+    word = noun.lemma_.lower()
+    if noun.pos_ != "NOUN":
+        return None
+    for kind, words in (
+        ("PERSON", KIN),
+        ("ANIMAL", PETS),
+        ("ORGANIZATION", ORGANIZATION_WORDS),
+        ("PLACE", PLACE_WORDS),
+        ("WORK", WORK_WORDS),
+    ):
+        if word in words:
+            return kind
+    return None
+
+
+def _employs(root: Token) -> bool:
+    if root.dep_ != "pobj":
+        return False
+    return root.head.lower_ == "at" or (root.head.lower_ == "of" and root.head.head.lemma_.lower() in _OFFICERS)
 
 
 def _organization_words(words: list[str]) -> bool:

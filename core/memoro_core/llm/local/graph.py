@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from memoro_core.llm.model import ExtractedEntity, ExtractedRelationship
+
+if TYPE_CHECKING:
+    from memoro_core.llm.local.periods import Period
 
 MAX_ENTITIES: Final = 64
 MAX_RELATIONSHIPS: Final = 128
@@ -71,10 +73,14 @@ class GraphBuilder:
         target: Node,
         confidence: float,
         *,
-        valid_from: datetime | None = None,
-        valid_to: datetime | None = None,
+        period: Period | None = None,
     ) -> None:
-        """Adds `source` PREDICATE `target` and both ends; a triple met again keeps its higher confidence."""
+        """Adds `source` PREDICATE `target` and both ends; a triple met again keeps its higher confidence.
+
+        What relates two common nouns only ("dreams take time") is no fact about anyone, and is left out.
+        """
+        if not (source.named or target.named):
+            return
         if len(self._edges) >= MAX_RELATIONSHIPS:
             self.full = True
             return
@@ -86,7 +92,12 @@ class GraphBuilder:
         known = self._edges.get(key)
         if known is None or confidence > known.confidence:
             self._edges[key] = ExtractedRelationship(
-                ends[0], predicate, ends[1], confidence, valid_from=valid_from, valid_to=valid_to
+                ends[0],
+                predicate,
+                ends[1],
+                confidence,
+                valid_from=period.start if period is not None else None,
+                valid_to=period.end if period is not None else None,
             )
 
     def entities(self) -> tuple[ExtractedEntity, ...]:

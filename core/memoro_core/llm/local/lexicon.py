@@ -71,6 +71,8 @@ KIN = (
 FEMININE_TITLES = _words("mrs ms miss madam lady queen princess")
 MASCULINE_TITLES = _words("mr sir lord king prince")
 
+PETS = _words("animal bird bunny cat dog guinea-pig hamster horse kitten kitty parrot pet pony puppy pup rabbit turtle")
+
 MONTHS: dict[str, int] = {
     name[:length]: number
     for number, name in enumerate(
@@ -116,7 +118,7 @@ WORK_WORDS = _words("album book film movie novel painting poem series show song 
 
 NOT_NAMES = _words(
     """
-    aha alright anyway aw aww awesome bye cheers congrats congratulations damn dear dude excellent god goodness gosh
+    aha alright anyway aw aww awesome bye cheers congrats congratulations damn dear dude excellent god good goodness gosh
     great guys ha haha hahaha hello hey hi hmm hooray hurray lol morning nah nope oh ok okay omg oops ouch phew please
     sigh sorry sure thanks thank ugh uh um welcome well whoa woah wow xx xoxo yay yea yeah yep yes yikes yo yum
     """

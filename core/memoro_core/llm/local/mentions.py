@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc, Span, Token
 
 _NAME_PARTS: Final = frozenset({"compound", "nmod", "nummod", "flat"})
+_ARGUMENTS: Final = frozenset("nsubj nsubjpass dobj pobj attr acomp conj appos poss dative oprd".split())
 _NUMBERS: Final = frozenset({"CARDINAL", "ORDINAL", "QUANTITY"})
 _PHRASE_PARTS: Final = frozenset({"compound", "amod", "nmod"})
 _MAX_PHRASE_WORDS: Final = 4
@@ -67,15 +68,15 @@ class Mentions:
 
     def _keep(self, span: Span, label: str | None) -> None:
         kind = entity_type(span, label)
-        if label is None and kind == "TOPIC" and span.root.dep_ in _NAME_PARTS and span.root.head.pos_ == "NOUN":
-            return  # "LGBTQ" of "LGBTQ support group" names nothing by itself
+        if label is None and kind == "TOPIC" and span.root.dep_ not in _ARGUMENTS:
+            return  # "LGBTQ" of "LGBTQ support group", "Good" of "Good to see you": names of nothing
         node = Node(_clean(span), kind, certainty=1.0 if label is not None else 0.9)
         self._ordered.append((span, node))
         self._by_token.update((token.i, node) for token in span)
         self._roots.update((token.i, span.root) for token in span)
 
     def _recognised(self, doc: Doc) -> Iterator[tuple[Span, str]]:
-        for entity in doc.ents:
+        for entity in _merged(doc):
             if entity.label_ not in LABELS:
                 if entity.label_ not in _NUMBERS:
                     self._ignored.update(token.i for token in entity)
@@ -125,6 +126,20 @@ class Mentions:
         ):
             end += 1
         return doc[start:end]
+
+
+def _merged(doc: Doc) -> Iterator[Span]:
+    """The pipeline's entities, a maker and its product ("Honda", "Civic") made one."""
+    pending: Span | None = None
+    for entity in doc.ents:
+        if pending is not None:
+            if entity.label_ == "PRODUCT" and pending.end == entity.start and _joined(pending.root, entity):
+                entity = doc.char_span(pending.start_char, entity.end_char, label="PRODUCT")
+            else:
+                yield pending
+        pending = entity
+    if pending is not None:
+        yield pending
 
 
 def _joined(token: Token, span: Span) -> bool:

@@ -38,7 +38,8 @@ _PLURAL: Final = frozenset("they them their theirs".split())
 _NEUTER: Final = frozenset("it its".split())
 THIRD_PERSON: Final = frozenset(_PERSONAL) | _PLURAL | _NEUTER
 
-_THINGS: Final = frozenset({"PRODUCT", "ORGANIZATION", "PLACE", "EVENT", "WORK"})
+_LIVING: Final = frozenset({"PERSON", "ANIMAL"})
+_THINGS: Final = frozenset({"ANIMAL", "PRODUCT", "ORGANIZATION", "PLACE", "EVENT", "WORK"})
 _GUESSED: Final = 0.9
 _SHARED: Final = 0.8
 _NEUTER_GUESS: Final = 0.6
@@ -79,10 +80,10 @@ class Referents:
     def note(self, node: Node, *, sentence: int, position: int, is_subject: bool) -> None:
         """A name was read at `position`, in reading order."""
         candidate = _Candidate(node, sentence, position, is_subject, None)
-        if node.type == "PERSON":
+        if node.type in _LIVING:
             candidate.gender = self._known_gender(node.name) or gender_of(node.name)
             self._people.append(candidate)
-        elif node.type in _THINGS:
+        if node.type in _THINGS:
             self._things.append(candidate)
 
     def note_group(self, nodes: Sequence[Node]) -> None:

@@ -66,7 +66,7 @@ def _read_common(noun: Token, denotation: Denotation, graph: GraphBuilder) -> No
     relative = denotation.kin(noun)
     for owner in denotation.owners(noun):
         if relative is not None:
-            graph.relate(relative, snake(noun.lower_, "of"), owner, 0.9)
+            graph.relate(relative, snake(noun.lemma_, "of"), owner, 0.9)
         elif (phrase := denotation.mentions.phrase(noun)) is not None:
             graph.relate(owner, "HAS", phrase, _OWNED_GUESS)
 
@@ -106,4 +106,4 @@ def _is_equated(noun: Token) -> bool:
     """Whether a clause around "be" says which one it is: "my band is Radiohead" is read there."""
     if noun.dep_ == "poss" and noun.head.lower_ == "name":
         return True
-    return noun.dep_ == "nsubj" and noun.head.lemma_ == "be" and noun.lower_ not in KIN
+    return noun.dep_ == "nsubj" and noun.head.lemma_ == "be" and noun.lemma_.lower() not in KIN

@@ -1,0 +1,131 @@
+"""Every call of the contract as the client makes it: its path, its messages, its deadline, and whether it is repeated."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from memoro.v1 import admin_service_pb2 as admin
+from memoro.v1 import jobs_service_pb2 as jobs
+from memoro.v1 import memory_service_pb2 as memories
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[Q, R]):
+    """One call: where it goes, what goes in and comes back, and for how many seconds by default."""
+
+    path: str
+    request: type[Q]
+    response: type[R]
+    deadline: float = 10.0
+    retry: bool = True
+    """Repeat it on the channel when the server can't be reached: safe, as it only reads or carries a request id."""
+
+
+_MEMORY = "/memoro.v1.MemoryService"
+_JOBS = "/memoro.v1.JobsService"
+_ADMIN = "/memoro.v1.AdminService"
+
+CREATE_MEMORY = Method(f"{_MEMORY}/CreateMemory", memories.CreateMemoryRequest, memories.CreateMemoryResponse)
+BATCH_CREATE_MEMORIES = Method(
+    f"{_MEMORY}/BatchCreateMemories",
+    memories.BatchCreateMemoriesRequest,
+    memories.BatchCreateMemoriesResponse,
+    deadline=30.0,
+)
+ADD_CONVERSATION = Method(
+    f"{_MEMORY}/AddConversation", memories.AddConversationRequest, memories.AddConversationResponse, deadline=30.0
+)
+GET_MEMORY = Method(f"{_MEMORY}/GetMemory", memories.GetMemoryRequest, memories.GetMemoryResponse)
+LIST_MEMORIES = Method(f"{_MEMORY}/ListMemories", memories.ListMemoriesRequest, memories.ListMemoriesResponse)
+UPDATE_MEMORY = Method(f"{_MEMORY}/UpdateMemory", memories.UpdateMemoryRequest, memories.UpdateMemoryResponse)
+DELETE_MEMORY = Method(f"{_MEMORY}/DeleteMemory", memories.DeleteMemoryRequest, memories.DeleteMemoryResponse)
+SEARCH_MEMORIES = Method(f"{_MEMORY}/SearchMemories", memories.SearchMemoriesRequest, memories.SearchMemoriesResponse)
+LIST_ENTITIES = Method(f"{_MEMORY}/ListEntities", memories.ListEntitiesRequest, memories.ListEntitiesResponse)
+GET_ENTITY = Method(f"{_MEMORY}/GetEntity", memories.GetEntityRequest, memories.GetEntityResponse)
+TRAVERSE_GRAPH = Method(f"{_MEMORY}/TraverseGraph", memories.TraverseGraphRequest, memories.TraverseGraphResponse)
+
+GET_JOB = Method(f"{_JOBS}/GetJob", jobs.GetJobRequest, jobs.GetJobResponse)
+LIST_JOBS = Method(f"{_JOBS}/ListJobs", jobs.ListJobsRequest, jobs.ListJobsResponse)
+# The client takes up a broken watch itself, with the resume token; and it takes it up after each deadline, so that a
+# server that has gone silent holds a watcher for five minutes at most.
+WATCH_JOB = Method(f"{_JOBS}/WatchJob", jobs.WatchJobRequest, jobs.WatchJobResponse, deadline=300.0, retry=False)
+CANCEL_JOB = Method(f"{_JOBS}/CancelJob", jobs.CancelJobRequest, jobs.CancelJobResponse)
+
+CREATE_TENANT = Method(f"{_ADMIN}/CreateTenant", admin.CreateTenantRequest, admin.CreateTenantResponse)
+GET_TENANT = Method(f"{_ADMIN}/GetTenant", admin.GetTenantRequest, admin.GetTenantResponse)
+LIST_TENANTS = Method(f"{_ADMIN}/ListTenants", admin.ListTenantsRequest, admin.ListTenantsResponse)
+UPDATE_TENANT = Method(f"{_ADMIN}/UpdateTenant", admin.UpdateTenantRequest, admin.UpdateTenantResponse)
+SUSPEND_TENANT = Method(f"{_ADMIN}/SuspendTenant", admin.SuspendTenantRequest, admin.SuspendTenantResponse)
+RESUME_TENANT = Method(f"{_ADMIN}/ResumeTenant", admin.ResumeTenantRequest, admin.ResumeTenantResponse)
+CREATE_API_KEY = Method(f"{_ADMIN}/CreateApiKey", admin.CreateApiKeyRequest, admin.CreateApiKeyResponse)
+LIST_API_KEYS = Method(f"{_ADMIN}/ListApiKeys", admin.ListApiKeysRequest, admin.ListApiKeysResponse)
+REVOKE_API_KEY = Method(f"{_ADMIN}/RevokeApiKey", admin.RevokeApiKeyRequest, admin.RevokeApiKeyResponse)
+
+SYNC_DEADLINE = 120.0
+"""For `CreateMemory` with ProcessingMode.SYNC, which answers after the pipeline has run."""
+
+METHODS: tuple[Method[Any, Any], ...] = (
+    CREATE_MEMORY,
+    BATCH_CREATE_MEMORIES,
+    ADD_CONVERSATION,
+    GET_MEMORY,
+    LIST_MEMORIES,
+    UPDATE_MEMORY,
+    DELETE_MEMORY,
+    SEARCH_MEMORIES,
+    LIST_ENTITIES,
+    GET_ENTITY,
+    TRAVERSE_GRAPH,
+    GET_JOB,
+    LIST_JOBS,
+    WATCH_JOB,
+    CANCEL_JOB,
+    CREATE_TENANT,
+    GET_TENANT,
+    LIST_TENANTS,
+    UPDATE_TENANT,
+    SUSPEND_TENANT,
+    RESUME_TENANT,
+    CREATE_API_KEY,
+    LIST_API_KEYS,
+    REVOKE_API_KEY,
+)
+
+
+def service_config() -> str:
+    """The gRPC service config, as JSON, by which the channel repeats calls.
+
+    A server that sheds load says with `grpc-retry-pushback-ms` when to come back, or that there is no use in it.
+    """
+    names = [
+        {"service": service.lstrip("/"), "method": name}
+        for method in METHODS
+        if method.retry
+        for service, name in [method.path.rsplit("/", 1)]
+    ]
+    return json.dumps(
+        {
+            "loadBalancingConfig": [{"round_robin": {}}],
+            "methodConfig": [
+                {
+                    "name": names,
+                    "retryPolicy": {
+                        "maxAttempts": 5,
+                        "initialBackoff": "0.2s",
+                        "maxBackoff": "3s",
+                        "backoffMultiplier": 2,
+                        "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+                    },
+                }
+            ],
+            # When most calls fail, stop adding to the load.
+            "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.5},
+        }
+    )

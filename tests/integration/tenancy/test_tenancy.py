@@ -1,0 +1,156 @@
+"""Tenants, keys, and who a caller is."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from memoro_core.clock import SystemClock
+from memoro_core.errors import MemoroError, Reason
+from memoro_core.idempotency import Idempotency
+from memoro_core.ids import ApiKeyId, TenantId, new_id
+from memoro_core.tenancy.authentication import Authenticator
+from memoro_core.tenancy.bootstrap import Bootstrap
+from memoro_core.tenancy.model import DEFAULT_SCOPES, Principal, Scope, TenantState, Tier
+from memoro_core.tenancy.service import TenancyService
+from tests.support.domain import Domain, fresh_name
+
+
+@pytest.fixture
+def tenancy(domain: Domain) -> TenancyService:
+    return TenancyService(domain.tenancy_store, SystemClock())
+
+
+@pytest.fixture
+def authenticator(domain: Domain) -> Authenticator:
+    return Authenticator(domain.tenancy_store, SystemClock(), ttl=0.05)
+
+
+async def refused(call: object, reason: Reason) -> None:
+    with pytest.raises(MemoroError) as caught:
+        await call  # type: ignore[misc]
+    assert caught.value.reason is reason
+
+
+async def test_a_tenant_is_created_read_changed_and_listed(tenancy: TenancyService) -> None:
+    name = fresh_name()
+    made = await tenancy.create_tenant(None, name, "", Tier.FREE)
+    assert (made.display_name, made.tier, made.state, made.version) == (name, Tier.FREE, TenantState.ACTIVE, 1)
+    assert await tenancy.get_tenant(made.id) == made
+    changed = await tenancy.update_tenant(made.id, tier=Tier.PRO, version=1)
+    assert (changed.tier, changed.display_name, changed.version) == (Tier.PRO, name, 2)
+    await refused(tenancy.update_tenant(made.id, display_name="x", version=1), Reason.ETAG_MISMATCH)
+    await refused(tenancy.update_tenant(TenantId(new_id()), display_name="x"), Reason.TENANT_NOT_FOUND)
+    await refused(tenancy.create_tenant(None, name, "", Tier.FREE), Reason.TENANT_EXISTS)
+    names: list[str] = []
+    position: tuple[str, ...] | None = None
+    while True:
+        page = await tenancy.list_tenants(size=2, position=position)
+        names += [tenant.name for tenant in page.items]
+        if (position := page.next_position) is None:
+            break
+    assert name in names
+    assert names == sorted(names)
+
+
+async def test_a_repeated_request_makes_one_tenant_and_one_key(domain: Domain, tenancy: TenancyService) -> None:
+    operator = Principal(domain.tenant, ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.FREE)
+    name = fresh_name()
+    request = Idempotency("make", b"a" * 32)
+    first, second = [await tenancy.create_tenant(operator, name, "", Tier.FREE, idempotency=request) for _ in range(2)]
+    assert first.id == second.id
+    await refused(
+        tenancy.create_tenant(operator, name, "x", Tier.FREE, idempotency=Idempotency("make", b"b" * 32)),
+        Reason.REQUEST_ID_REUSED,
+    )
+    key_request = Idempotency("key", b"c" * 32)
+    key, secret = await tenancy.create_api_key(operator, first.id, "k", (), None, idempotency=key_request)
+    again, nothing = await tenancy.create_api_key(operator, first.id, "k", (), None, idempotency=key_request)
+    assert (again, nothing) == (key, "")
+    assert secret
+    assert len((await tenancy.list_api_keys(first.id, size=10, position=None)).items) == 1
+
+
+async def test_a_key_names_its_tenant_until_it_is_revoked(
+    domain: Domain, tenancy: TenancyService, authenticator: Authenticator
+) -> None:
+    key, secret = await tenancy.create_api_key(None, domain.tenant, "k", (), None)
+    principal = await authenticator.authenticate(f"Bearer {secret}")
+    assert (principal.tenant_id, principal.api_key_id) == (domain.tenant, key.id)
+    assert principal.scopes == frozenset(DEFAULT_SCOPES)
+    revoked = await tenancy.revoke_api_key(domain.tenant, key.id)
+    assert revoked.revoked_at is not None
+    assert (await tenancy.revoke_api_key(domain.tenant, key.id)).revoked_at == revoked.revoked_at
+    await asyncio.sleep(0.06)
+    await refused(authenticator.authenticate(f"Bearer {secret}"), Reason.CREDENTIALS_INVALID)
+
+
+async def test_what_is_no_good_key_is_refused(
+    domain: Domain, tenancy: TenancyService, authenticator: Authenticator
+) -> None:
+    _, secret = await tenancy.create_api_key(None, domain.tenant, "k", (), None)
+    await refused(authenticator.authenticate(None), Reason.CREDENTIALS_MISSING)
+    await refused(authenticator.authenticate(""), Reason.CREDENTIALS_MISSING)
+    for text in (secret, f"Basic {secret}", f"Bearer {secret}x", f"Bearer {secret[:-1]}0", "Bearer ", "Bearer é"):
+        if text != f"Bearer {secret}":
+            await refused(authenticator.authenticate(text), Reason.CREDENTIALS_INVALID)
+
+
+async def test_an_expired_key_and_a_suspended_tenant_are_refused(
+    domain: Domain, tenancy: TenancyService, authenticator: Authenticator
+) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=0.3)
+    _, short = await tenancy.create_api_key(None, domain.tenant, "short", (), soon)
+    _, lasting = await tenancy.create_api_key(None, domain.tenant, "lasting", (), None)
+    await authenticator.authenticate(f"Bearer {short}")
+    await asyncio.sleep(0.4)
+    await refused(authenticator.authenticate(f"Bearer {short}"), Reason.CREDENTIALS_INVALID)
+    await tenancy.set_state(domain.tenant, TenantState.SUSPENDED)
+    await refused(authenticator.authenticate(f"Bearer {lasting}"), Reason.TENANT_SUSPENDED)
+    await tenancy.set_state(domain.tenant, TenantState.ACTIVE)
+    await asyncio.sleep(0.06)
+    await authenticator.authenticate(f"Bearer {lasting}")
+
+
+async def test_many_calls_with_one_key_share_a_look_up(domain: Domain, tenancy: TenancyService) -> None:
+    _, secret = await tenancy.create_api_key(None, domain.tenant, "k", (), None)
+    look_ups = 0
+    find = domain.tenancy_store.find_credential
+
+    class Counting:
+        async def find_credential(self, prefix: str) -> object:
+            nonlocal look_ups
+            look_ups += 1
+            return await find(prefix)
+
+    authenticator = Authenticator(Counting(), SystemClock(), ttl=1)  # type: ignore[arg-type]
+    await asyncio.gather(*(authenticator.authenticate(f"Bearer {secret}") for _ in range(100)))
+    assert look_ups == 1
+
+
+async def test_only_operators_keys_can_have_the_admin_scope(domain: Domain, tenancy: TenancyService) -> None:
+    await refused(tenancy.create_api_key(None, domain.tenant, "k", (Scope.ADMIN,), None), Reason.INVALID_FIELD)
+    past = datetime(2020, 1, 1, tzinfo=UTC)
+    await refused(tenancy.create_api_key(None, domain.tenant, "k", (), past), Reason.INVALID_FIELD)
+    await refused(tenancy.create_api_key(None, TenantId(new_id()), "k", (), None), Reason.TENANT_NOT_FOUND)
+    await refused(tenancy.revoke_api_key(domain.tenant, ApiKeyId(new_id())), Reason.API_KEY_NOT_FOUND)
+
+
+async def test_bootstrapping_again_changes_nothing(domain: Domain) -> None:
+    bootstrap = Bootstrap(domain.tenancy_store, SystemClock())
+    operators = await asyncio.gather(*(bootstrap.operator() for _ in range(5)))
+    assert len({tenant.id for tenant in operators}) == 1
+    assert operators[0].is_operator
+    key = await bootstrap.key(operators[0], "admin", (Scope.ADMIN,))
+    assert await bootstrap.key(operators[0], "admin", (Scope.ADMIN,), known=key) == key
+    assert await bootstrap.key(operators[0], "admin", (Scope.ADMIN,), known="memoro_x_y") != key
+
+
+async def test_secrets_are_not_stored(domain: Domain, tenancy: TenancyService) -> None:
+    key, secret = await tenancy.create_api_key(None, domain.tenant, "k", (), None)
+    async with domain.database.system_tx() as connection:
+        row = await connection.fetchrow("SELECT t::text FROM api_keys AS t WHERE api_key_id = $1", key.id)
+    assert row is not None
+    assert secret.rsplit("_", 1)[1] not in row[0]
