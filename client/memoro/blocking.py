@@ -41,9 +41,7 @@ class BlockingTransport:
             raise _error(error) from error
         return response
 
-    async def stream(
-        self, method: Method[Q, R], request: Q, timeout: float | None = None
-    ) -> AsyncGenerator[R, None]:
+    async def stream(self, method: Method[Q, R], request: Q, timeout: float | None = None) -> AsyncGenerator[R, None]:
         deadline = method.deadline if timeout is None else timeout
         call = self._callable(method, "unary_stream")(request, timeout=deadline, metadata=self._metadata)
         try:

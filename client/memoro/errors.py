@@ -11,7 +11,7 @@ from memoro.types import Job
 
 
 class Code(StrEnum):
-    """What kind of failure it is: the canonical status codes."""
+    """What kind of failure it is: the canonical status codes, in the order of their numbers from 1."""
 
     CANCELLED = "CANCELLED"
     UNKNOWN = "UNKNOWN"
@@ -30,6 +30,12 @@ class Code(StrEnum):
     DATA_LOSS = "DATA_LOSS"
     UNAUTHENTICATED = "UNAUTHENTICATED"
 
+    @classmethod
+    def of_number(cls, number: int) -> Code:
+        """The code for its number on the wire; UNKNOWN for none of them."""
+        codes = list(cls)
+        return codes[number - 1] if 1 <= number <= len(codes) else cls.UNKNOWN
+
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
@@ -43,7 +49,8 @@ class MemoroError(Exception):
     """A call failed.
 
     `reason` is a name of the contract's `ErrorReason` (`JOB_NOT_FOUND`), empty when no Memoro server gave one;
-    `metadata` goes with it; `violations` name bad fields; `retry_after` is in seconds, None when the server named no time.
+    `metadata` goes with it; `violations` name bad fields; `retry_after` is in seconds, None when the server
+    named no time.
     """
 
     default_code: ClassVar[Code] = Code.UNKNOWN
@@ -207,6 +214,4 @@ def error_of(
 ) -> MemoroError:
     """The exception of the class that stands for the code."""
     kind = _CLASSES.get(code, MemoroError)
-    return kind(
-        message, code=code, reason=reason, metadata=metadata, violations=violations, retry_after=retry_after
-    )
+    return kind(message, code=code, reason=reason, metadata=metadata, violations=violations, retry_after=retry_after)

@@ -1,4 +1,4 @@
-"""Every call of the contract as the client makes it: its path, its messages, its deadline, and whether it is repeated."""
+"""Every call of the contract as the client makes it: path, messages, deadline, and whether it is repeated."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ LIST_TENANTS = Method(f"{_ADMIN}/ListTenants", admin.ListTenantsRequest, admin.L
 UPDATE_TENANT = Method(f"{_ADMIN}/UpdateTenant", admin.UpdateTenantRequest, admin.UpdateTenantResponse)
 SUSPEND_TENANT = Method(f"{_ADMIN}/SuspendTenant", admin.SuspendTenantRequest, admin.SuspendTenantResponse)
 RESUME_TENANT = Method(f"{_ADMIN}/ResumeTenant", admin.ResumeTenantRequest, admin.ResumeTenantResponse)
-CREATE_API_KEY = Method(f"{_ADMIN}/CreateApiKey", admin.CreateApiKeyRequest, admin.CreateApiKeyResponse)
+# A repeated call finds the key, but its secret is given once.
+CREATE_API_KEY = Method(f"{_ADMIN}/CreateApiKey", admin.CreateApiKeyRequest, admin.CreateApiKeyResponse, retry=False)
 LIST_API_KEYS = Method(f"{_ADMIN}/ListApiKeys", admin.ListApiKeysRequest, admin.ListApiKeysResponse)
 REVOKE_API_KEY = Method(f"{_ADMIN}/RevokeApiKey", admin.RevokeApiKeyRequest, admin.RevokeApiKeyResponse)
 

@@ -65,9 +65,7 @@ class AioTransport:
             raise error_from_call(error.code(), error.details(), error.trailing_metadata()) from error
         return response
 
-    async def stream(
-        self, method: Method[Q, R], request: Q, timeout: float | None = None
-    ) -> AsyncGenerator[R, None]:
+    async def stream(self, method: Method[Q, R], request: Q, timeout: float | None = None) -> AsyncGenerator[R, None]:
         call = self._callable(method, "unary_stream")(
             request, timeout=_deadline(method, timeout), metadata=self._metadata
         )

@@ -20,7 +20,7 @@ from memoro.enums import (
     TenantState,
 )
 
-J = TypeVar("J", covariant=True)
+J_co = TypeVar("J_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,19 +173,19 @@ class JobUpdate:
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryHandle(Generic[J]):
+class MemoryHandle(Generic[J_co]):
     """A memory as stored, and a handle on the job that enriches it."""
 
     memory: Memory
-    job: J
+    job: J_co
 
 
 @dataclass(frozen=True, slots=True)
-class ConversationHandle(Generic[J]):
+class ConversationHandle(Generic[J_co]):
     """The messages as stored, in order, and a handle on the one job that enriches them."""
 
     memories: tuple[Memory, ...]
-    job: J
+    job: J_co
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,4 +301,4 @@ class NewApiKey:
 
     api_key: ApiKey
     secret: str | None = field(repr=False)
-    """None when the answer to a first try was lost and the call repeated: revoke the key and create another."""
+    """None when the call repeats an earlier one, whose answer held it: if that was lost, revoke the key."""

@@ -15,9 +15,9 @@ R = TypeVar("R")
 class Coalescer(Generic[K, T, R]):
     """Runs `flush(key, items)` over the items that gather while the key's flush before it is under way.
 
-    An idle key flushes at the next turn of the event loop, so a lone caller waits for nobody. `flush` returns a result per
-    item, in order; an exception instance as a result is raised for that item alone; an exception that `flush` raises is
-    raised for all of its items. At most `max_items` go into one flush, and `max_parallel` flushes of a key run at once.
+    An idle key flushes at the next turn of the event loop, so a lone caller waits for nobody. `flush` returns a result
+    per item, in order; an exception instance as a result is raised for that item alone; an exception that `flush` raises
+    is raised for all of its items. At most `max_items` go into a flush, and `max_parallel` flushes of a key run at once.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Coalescer(Generic[K, T, R]):
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def submit(self, key: K, item: T) -> R:
-        """The item's own result. A caller that is cancelled while waiting leaves its item to be flushed: it may be stored."""
+        """The item's own result. The item of a caller that is cancelled while it waits is flushed all the same."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, deque()).append((item, future))
         if self._running.get(key, 0) < self._max_parallel:
@@ -70,7 +70,7 @@ class Coalescer(Generic[K, T, R]):
             for future in futures:
                 future.cancel()
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, each waiting caller gets it
+        except Exception as error:
             for future in futures:
                 if not future.done():
                     future.set_exception(error)

@@ -130,7 +130,12 @@ class ProviderError(MemoroError):
     """A model provider failed. `retryable` says whether the same request may succeed later."""
 
     def __init__(
-        self, message: str, *, retryable: bool, retry_after: float | None = None, metadata: Mapping[str, str] | None = None
+        self,
+        message: str,
+        *,
+        retryable: bool,
+        retry_after: float | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(
             Code.UNAVAILABLE if retryable else Code.FAILED_PRECONDITION,

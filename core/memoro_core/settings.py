@@ -19,61 +19,61 @@ class Settings(BaseSettings):
     migration_database_url: PostgresDsn | None = None
     """Where `memoro migrate` connects, as the owner of the schema; straight to PostgreSQL, not through a pooler."""
     redis_url: RedisDsn = RedisDsn("redis://127.0.0.1:6379/0")
-    database_pool_size: int = Field(10, ge=2, le=500)
-    database_statement_cache: int = Field(256, ge=0, le=10_000)
+    database_pool_size: int = Field(default=10, ge=2, le=500)
+    database_statement_cache: int = Field(default=256, ge=0, le=10_000)
     """Prepared statements kept per connection; 0 behind a pooler that cannot keep them."""
-    database_timeout: float = Field(10.0, gt=0)
+    database_timeout: float = Field(default=10.0, gt=0)
     """The longest a statement or the wait for a connection may take."""
 
     grpc_host: str = "127.0.0.1"
-    grpc_port: int = Field(50051, ge=0, le=65535)
+    grpc_port: int = Field(default=50051, ge=0, le=65535)
     ops_host: str = "127.0.0.1"
-    server_ops_port: int = Field(8081, ge=0, le=65535)
-    worker_ops_port: int = Field(8082, ge=0, le=65535)
-    processes: int = Field(1, ge=1, le=64)
+    server_ops_port: int = Field(default=8081, ge=0, le=65535)
+    worker_ops_port: int = Field(default=8082, ge=0, le=65535)
+    processes: int = Field(default=1, ge=1, le=64)
     """Server processes sharing the port, each with an event loop of its own."""
     reflection: bool = True
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
     tls_client_ca_file: Path | None = None
     """With it, a client must show a certificate that this authority signed."""
-    drain_grace: float = Field(10.0, ge=0)
+    drain_grace: float = Field(default=10.0, ge=0)
     """How long calls under way may go on after SIGTERM."""
-    max_message_bytes: int = Field(8 * 1024 * 1024, ge=64 * 1024)
-    max_connection_age: float = Field(1800.0, gt=0)
-    keepalive_min_interval: float = Field(10.0, gt=0)
+    max_message_bytes: int = Field(default=8 * 1024 * 1024, ge=64 * 1024)
+    max_connection_age: float = Field(default=1800.0, gt=0)
+    keepalive_min_interval: float = Field(default=10.0, gt=0)
     """The shortest interval at which a client may ping."""
-    watch_heartbeat: float = Field(15.0, gt=0)
-    auth_cache_ttl: float = Field(1.0, gt=0, le=2.0)
+    watch_heartbeat: float = Field(default=15.0, gt=0)
+    auth_cache_ttl: float = Field(default=1.0, gt=0, le=2.0)
     """How long a key's standing is remembered; a revocation takes effect within it."""
 
-    worker_concurrency: int = Field(16, ge=1, le=1000)
-    worker_processes: int = Field(1, ge=1, le=64)
-    job_timeout: float = Field(120.0, gt=0)
-    job_max_attempts: int = Field(5, ge=1, le=100)
-    job_retry_base: float = Field(2.0, gt=0)
-    job_retry_max: float = Field(300.0, gt=0)
-    job_lease: float = Field(6.0, gt=0)
-    job_heartbeat: float = Field(2.0, gt=0)
-    scheduler_interval: float = Field(1.0, gt=0)
+    worker_concurrency: int = Field(default=16, ge=1, le=1000)
+    worker_processes: int = Field(default=1, ge=1, le=64)
+    job_timeout: float = Field(default=120.0, gt=0)
+    job_max_attempts: int = Field(default=5, ge=1, le=100)
+    job_retry_base: float = Field(default=2.0, gt=0)
+    job_retry_max: float = Field(default=300.0, gt=0)
+    job_lease: float = Field(default=6.0, gt=0)
+    job_heartbeat: float = Field(default=2.0, gt=0)
+    scheduler_interval: float = Field(default=1.0, gt=0)
     """How often the scheduler looks for lost hints, due retries and expired leases."""
-    hint_timeout: float = Field(5.0, gt=0)
+    hint_timeout: float = Field(default=5.0, gt=0)
     """A queued job whose hint is older than this is hinted again."""
 
     embedding_provider: Literal["local", "openai"] = "local"
     extraction_provider: Literal["local", "openai", "none"] = "local"
     openai_api_key: SecretStr | None = Field(
-        None, validation_alias=AliasChoices("OPENAI_API_KEY", "MEMORO_OPENAI_API_KEY", "openai_api_key")
+        default=None, validation_alias=AliasChoices("OPENAI_API_KEY", "MEMORO_OPENAI_API_KEY", "openai_api_key")
     )
     openai_base_url: str | None = None
     """Any endpoint that speaks the OpenAI protocol; None is the provider's own."""
     openai_embedding_model: str = "text-embedding-3-small"
-    openai_embedding_dimensions: int = Field(1536, ge=1, le=16_000)
+    openai_embedding_dimensions: int = Field(default=1536, ge=1, le=16_000)
     openai_extraction_model: str = "gpt-4o-mini"
-    openai_timeout: float = Field(30.0, gt=0)
-    openai_max_concurrency: int = Field(16, ge=1)
+    openai_timeout: float = Field(default=30.0, gt=0)
+    openai_max_concurrency: int = Field(default=16, ge=1)
 
-    exact_search_limit: int = Field(10_000, ge=0)
+    exact_search_limit: int = Field(default=10_000, ge=0)
     """Up to so many memories of a user, every vector is compared; above it the approximate index is used."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"

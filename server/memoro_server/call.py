@@ -23,7 +23,8 @@ class Method:
     path: str
     """As on the wire: `/memoro.v1.MemoryService/CreateMemory`."""
     policy: Policy
-    request_class: type[Message]
+    request_class: type[Message] | None
+    """None for a stream of requests, which its servicer gets parsed, one by one."""
 
 
 class Call:

@@ -9,6 +9,7 @@ import grpc
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from memoro.v1 import memory_service_pb2
 from memoro_core.errors import Code, MemoroError, Reason
 
 DOMAIN: Final = "memoro"
@@ -64,9 +65,23 @@ def failure_of(error: MemoroError) -> Failure:
     return _failure(code, error.reason, message, details, trailers)
 
 
-def internal_failure(request_id: str) -> Failure:
+def item_error(error: MemoroError) -> memory_service_pb2.ItemError:
+    """The verdict of a batch's item that failed, which tells what the status of a call of its own would."""
+    violations = [
+        memory_service_pb2.FieldViolation(field=_cut(it.field), description=_cut(it.description))
+        for it in error.violations[:_MAX_VIOLATIONS]
+    ]
+    return memory_service_pb2.ItemError(
+        code=grpc.StatusCode[error.code.name].value[0],
+        reason=error.reason.value,
+        message=_cut(error.message, _MAX_MESSAGE),
+        field_violations=violations,
+    )
+
+
+def internal_error(request_id: str) -> MemoroError:
     """INTERNAL with a constant text: nothing of what went wrong but the id that finds it in the logs."""
-    return failure_of(MemoroError(Code.INTERNAL, Reason.INTERNAL, "internal error", metadata={"request_id": request_id}))
+    return MemoroError(Code.INTERNAL, Reason.INTERNAL, "internal error", metadata={"request_id": request_id})
 
 
 def draining() -> MemoroError:

@@ -1,4 +1,4 @@
-"""`memoro dev` with stubs for server and worker: `python run_stub_dev.py DATA_DIR PORT OPS_PORT STUB_DIR [SERVER...]`."""
+"""`memoro dev` with stubs for its children: `python run_stub_dev.py DATA_DIR PORT OPS_PORT STUB_DIR [SERVER...]`."""
 
 from __future__ import annotations
 

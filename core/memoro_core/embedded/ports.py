@@ -50,7 +50,7 @@ def remembered_port(file: Path) -> int | None:
         port = int(file.read_text())
     except (FileNotFoundError, ValueError):
         return None
-    return port if 0 < port <= 65_535 else None  # noqa: PLR2004 - the last port there is
+    return port if 0 < port <= 65_535 else None
 
 
 async def wait_until_free(port: int) -> int:

@@ -54,13 +54,12 @@ async def end(process: Process, steps: Steps) -> None:
         return
     try:
         for number, patience in steps:
-            if process.returncode is not None:
-                return
             with suppress(ProcessLookupError):
                 process.send_signal(number)
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     await process.wait()
+                    return
     finally:
         kill_session(process)
         await process.wait()

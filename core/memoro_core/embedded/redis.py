@@ -26,13 +26,7 @@ POLL = 0.02
 STOP = ((signal.SIGTERM, 10.0),)
 
 # What Redis and Valkey say when the files cannot be read, whether broken or written by a later version.
-UNREADABLE = (
-    "Bad file format",
-    "Unrecoverable error",
-    "Can't handle RDB format",
-    "Fatal error loading",
-    "Error reading",
-)
+UNREADABLE = ("FATAL AOF", "Bad file format", "Unrecoverable error", "RDB format version", "Fatal error loading")
 
 
 class EmbeddedRedis:

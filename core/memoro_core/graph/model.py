@@ -45,7 +45,7 @@ class Relationship:
 
 @dataclass(frozen=True, slots=True)
 class EntityDetail:
-    """An entity with its facts (newest first, 100 at most) and the memories that mention it (newest first, 20 at most)."""
+    """An entity, its facts (100 at most) and the memories that mention it (20 at most), newest first."""
 
     entity: Entity
     relationships: Sequence[Relationship]

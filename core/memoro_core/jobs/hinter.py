@@ -18,7 +18,7 @@ _log = structlog.get_logger(__name__)
 
 
 class BackgroundHinter:
-    """Gathers hints while one send is under way. What can't be sent is left to the scheduler, which finds the job's row."""
+    """Gathers hints while one send is under way. What can't be sent is left to the scheduler, which finds the row."""
 
     def __init__(self, queue: HintQueue) -> None:
         self._queue = queue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
@@ -31,7 +31,7 @@ class JobCancelled(Exception):  # noqa: N818 - likewise
 
 
 class JobStore(Protocol):
-    """Jobs in the database. Every write of a run is fenced: it touches nothing unless the claim's lease is the job's."""
+    """Jobs in the database. A run's writes are fenced: they touch nothing unless the claim's lease is the job's."""
 
     async def get(self, tenant_id: TenantId, job_id: JobId) -> Job | None:
         """The job, or None when this tenant has none of that id."""
@@ -116,10 +116,14 @@ class EventTail(Protocol):
 
 
 class EventSubscription(Protocol):
-    """Events of one job as they arrive."""
+    """What has arrived for one watch of a job and is not yet read."""
 
-    def __aiter__(self) -> AsyncIterator[JobEvent | None]:
-        """Events; None says that some may have been missed: read on from the database."""
+    async def next(self) -> JobEvent | None:
+        """The next event; None says that some may have been missed: read on from the database."""
+        ...
+
+    def missed(self) -> None:
+        """Makes `next` say that events may have been missed."""
         ...
 
 

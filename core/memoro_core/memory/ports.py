@@ -65,7 +65,10 @@ class MemoryStore(Protocol):
     async def delete(
         self, tenant_id: TenantId, memory_id: MemoryId, *, version: int | None, idempotency: Idempotency | None
     ) -> Replay | Memory | None:
-        """Deletes a memory and what it alone stated; the memory as it was, None when there is none. Raises ETAG_MISMATCH."""
+        """Deletes a memory and what it alone stated; the memory as it was, None when there is none.
+
+        Raises ETAG_MISMATCH.
+        """
         ...
 
     async def find_request(self, tenant_id: TenantId, idempotency: Idempotency) -> Replay | None:

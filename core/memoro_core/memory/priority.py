@@ -9,7 +9,7 @@ from memoro_core.jobs.model import Priority
 
 @dataclass(frozen=True, slots=True)
 class PriorityRule:
-    """High for conversations of more than `long_conversation` messages, low for texts shorter than `short_text` characters."""
+    """High for conversations of more than `long_conversation` messages, low for texts under `short_text` characters."""
 
     long_conversation: int = 20
     short_text: int = 40

@@ -154,7 +154,10 @@ class MemoryService:
         *,
         idempotency: Idempotency | None = None,
     ) -> Accepted:
-        """Changes a memory; a new text or time queues a job. Raises MEMORY_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED."""
+        """Changes a memory; a new text or time queues a job.
+
+        Raises MEMORY_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
+        """
         if idempotency and (replay := await self._store.find_request(tenant_id, idempotency)):
             return await self._replayed(tenant_id, replay)
         while True:

@@ -37,7 +37,7 @@ _UNREACHABLE = (
 class Database:
     """A pool of connections, lent for one transaction at a time.
 
-    Both doors raise UNAVAILABLE / DEPENDENCY_UNAVAILABLE when PostgreSQL is away, and commit when their block ends well.
+    Both doors commit when their block ends well, and raise UNAVAILABLE when PostgreSQL is away.
     """
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], *, acquire_timeout: float) -> None:

@@ -1,1 +1,1 @@
-"""Redis, which is speed: keys, and the live tail of job events."""
+"""Redis, where speed lives: hints for workers, the live tail of events. All of it may be lost at any moment."""

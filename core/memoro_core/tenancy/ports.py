@@ -36,7 +36,7 @@ class Request:
 
 
 class TenancyStore(Protocol):
-    """Tenants and keys in the database. Where `request` was done before, nothing is written and the id it made is returned."""
+    """Tenants and keys in the database. A `request` that was done before writes nothing and returns the id it made."""
 
     async def create_tenant(self, tenant: Tenant, request: Request | None) -> Tenant | UUID:
         """The tenant as stored, or the id that the request made before. Raises TENANT_EXISTS when the name is taken."""

@@ -11,7 +11,7 @@ import structlog
 from memoro_core.errors import MemoroError
 from memoro_server.call import Call, Handler, Method
 from memoro_server.interceptors.request_id import HEADER
-from memoro_server.status import Failure, failure_of, internal_failure, interrupted
+from memoro_server.status import Failure, failure_of, internal_error, interrupted
 
 
 class ErrorsInterceptor:
@@ -37,19 +37,19 @@ class ErrorsInterceptor:
             except MemoroError as error:
                 failure = failure_of(error)
                 if error.__cause__ is not None:
-                    logger.warning("call failed", method=method.path, request_id=call.request_id, exc_info=error.__cause__)
+                    logger.warning("call failed", method=method.path, exc_info=error.__cause__)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
                     raise
                 # Something else was cancelled while the caller waits on; without a status he would wait for ever.
-                logger.warning("call interrupted", method=method.path, request_id=call.request_id, exc_info=True)
+                logger.warning("call interrupted", method=method.path, exc_info=True)
                 failure = failure_of(interrupted())
             except Exception as error:
                 if _caller_is_gone(error):
                     raise
-                logger.exception("unexpected error", method=method.path, request_id=call.request_id)
-                failure = internal_failure(call.request_id)
+                logger.exception("unexpected error", method=method.path)
+                failure = failure_of(internal_error(call.request_id))
             await _abort(call, failure)
 
         return guarded

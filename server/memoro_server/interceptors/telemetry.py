@@ -45,7 +45,6 @@ class TelemetryInterceptor:
                 code=code.name,
                 reason=call.reason,
                 ms=round(seconds * 1000, 3),
-                request_id=call.request_id,
                 tenant_id=str(principal.tenant_id) if principal else None,
             )
 

@@ -18,10 +18,11 @@ class ValidationInterceptor:
         self._rules = rules
 
     def wrap(self, method: Method, proceed: Handler) -> Handler:
-        if method.policy.scope is None:
+        request_class = method.request_class
+        if request_class is None:
             return proceed
-        self._rules.prepare(method.request_class)
-        request_class, check = method.request_class, self._rules.check
+        self._rules.prepare(request_class)
+        check = self._rules.check
 
         async def validated(data: Any, call: Call) -> bytes | None:
             request = parse(request_class, data)

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +90,7 @@ async def dev(folder: Path, port: int = 0, ops_port: int = 0, server: tuple[str,
 
 
 @pytest.fixture
-def folder() -> AsyncIterator[Path]:
+def folder() -> Iterator[Path]:
     with temporary_data_dir() as path:
         yield path
 

@@ -122,11 +122,11 @@ async def test_the_services_role_is_made_and_takes_a_new_password(stack: Stack, 
         url = as_user(stack.owner_url, role, password.replace(" ", "%20"))
         assert (await migrate(stack.owner_url, service_url=url)).service_role == role
         connection = await asyncpg.connect(url)
-        assert tuple(await connection.fetchrow(ROLES)) == (True, False, True)
-        facts = await connection.fetchrow(
+        assert tuple(*await connection.fetch(ROLES)) == (True, False, True)
+        facts = await connection.fetch(
             "SELECT rolsuper, rolbypassrls, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = current_user"
         )
-        assert tuple(facts) == (False, False, False, False)
+        assert tuple(*facts) == (False, False, False, False)
         await connection.close()
 
 

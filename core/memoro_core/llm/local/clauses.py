@@ -98,13 +98,15 @@ def subjects_of(verb: Token, denotation: Denotation) -> tuple[Node, ...]:
 
 def _chains(verb: Token) -> Iterator[Verb]:
     """The verb itself, and the verb with each one that it rules, "wants to buy a car and see Rome" giving two more."""
-    pending = [(verb,)]
+    pending: list[tuple[Token, ...]] = [(verb,)]
     while pending:
         chain = pending.pop(0)
         yield Verb(chain)
-        if len(chain) == _MAX_CHAIN or chain[-1].lemma_ == "be" or any(child.dep_ == "dobj" for child in chain[-1].children):
-            continue  # "asked Bob to buy it": nobody has bought anything
-        for child in chain[-1].children:
+        last = chain[-1]
+        # Of "asked Bob to buy it" nobody has bought anything; "is to go" is no more than "is".
+        if len(chain) == _MAX_CHAIN or last.lemma_ == "be" or any(child.dep_ == "dobj" for child in last.children):
+            continue
+        for child in last.children:
             if child.dep_ == "xcomp" and child.pos_ in {"VERB", "AUX"}:
                 pending.extend((*chain, part) for part in coordinated(child) if part.pos_ in {"VERB", "AUX"})
 
@@ -115,8 +117,13 @@ def _read_verb(verb: Verb, subjects: tuple[Node, ...], denotation: Denotation, g
     period = Period.of(denotation, head)
     direct = [token for token in head.children if token.dep_ in _OBJECTS]
     objects = [node for token in direct for node in denotation.of_all(token, exclude=subjects)]
-    agents = [node for word, token in denotation.prepositional(head) if word == "by" and passive
-              for node in denotation.of_all(token, exclude=subjects) if node.type != "DATE"]  # fmt: skip
+    agents = [
+        node
+        for word, token in denotation.prepositional(head)
+        if passive and word == "by"
+        for node in denotation.of_all(token, exclude=subjects)
+        if node.type != "DATE"
+    ]
     active = _active_words(head)
     for agent in agents:
         for node in objects or subjects:
@@ -136,9 +143,7 @@ def _read_verb(verb: Verb, subjects: tuple[Node, ...], denotation: Denotation, g
             _relate_activity(verb, subject, denotation, graph, confidence)
 
 
-def _relate_activity(
-    verb: Verb, subject: Node, denotation: Denotation, graph: GraphBuilder, confidence: float
-) -> None:
+def _relate_activity(verb: Verb, subject: Node, denotation: Denotation, graph: GraphBuilder, confidence: float) -> None:
     """ "Loves hiking": the verb that is ruled is itself what is loved."""
     if verb.head.tag_ != "VBG" or any(token.dep_ in {"dobj", "prep", "xcomp"} for token in verb.head.children):
         return

@@ -79,7 +79,9 @@ class _Copula:
             if subject.lower_ == "name":
                 self._read_naming(subject, named)
                 return
-            if relate_role(named, subject, self._denotation, self._graph, self._confidence, self._role_words):
+            if relate_role(
+                named, subject, self._denotation, self._graph, confidence=self._confidence, naming=self._role_words
+            ):
                 return
         if not self._denial and len(self._subjects) == 1 and named.type == "PERSON":
             self._introduce(subject, named)
@@ -97,11 +99,15 @@ class _Copula:
             if owner.lower_ == "my":
                 self._denotation.referents.introduce(named.name)
             else:
-                relate_role(named, owner, self._denotation, self._graph, self._confidence, self._role_words)
+                relate_role(
+                    named, owner, self._denotation, self._graph, confidence=self._confidence, naming=self._role_words
+                )
 
     def _read_role(self, noun: Token) -> None:
         for subject in self._subjects:
-            relate_role(subject, noun, self._denotation, self._graph, self._confidence, self._role_words)
+            relate_role(
+                subject, noun, self._denotation, self._graph, confidence=self._confidence, naming=self._role_words
+            )
             phrase = self._denotation.mentions.phrase(noun, singular=True)
             if phrase is not None and not self._denotation.owners(noun):
                 predicate = snake(*self._denial, *self._be, "a")
@@ -120,6 +126,4 @@ class _Copula:
     def _state(self, words: list[str], targets: tuple[Node, ...]) -> None:
         for subject in self._subjects:
             for target in targets:
-                self._graph.relate(
-                    subject, snake(*self._denial, *words), target, self._confidence, period=self._period
-                )
+                self._graph.relate(subject, snake(*self._denial, *words), target, self._confidence, period=self._period)

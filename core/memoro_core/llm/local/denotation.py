@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _NAMING: Final = frozenset({"name", "call", "nickname", "title", "dub"})
 _RELATIVE: Final = frozenset({"WDT", "WP", "WP$"})
 _MAX_DEPTH: Final = 4
+_MAX_COORDINATED: Final = 16
 
 
 class Denotation:
@@ -105,7 +106,12 @@ def coordinated(token: Token) -> list[Token]:
     """The word and all that are joined to it by "and", "or" and commas, in order."""
     found = [token]
     for part in found:
-        found.extend(child for child in part.children if child.dep_ == "conj" and len(found) < 16)
+        listed = part.pos_ == "PROPN" and any(child.dep_ == "cc" for child in part.children)
+        for child in part.children:
+            # The parser takes the second of three listed names for an apposition of the first.
+            joins = child.dep_ == "conj" or (listed and child.dep_ == "appos" and child.pos_ == "PROPN")
+            if joins and len(found) < _MAX_COORDINATED:
+                found.append(child)
     return found
 
 

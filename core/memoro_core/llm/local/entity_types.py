@@ -1,4 +1,4 @@
-"""Decides what kind of thing a name is, from the pipeline's label, the words of the name and its place in the sentence."""
+"""Decides what kind of thing a name is, from the pipeline's label, its words and its place in the sentence."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from memoro_core.llm.local.lexicon import (
     PETS,
     PLACE_WORDS,
     WORK_WORDS,
+    word_set,
 )
 
 if TYPE_CHECKING:
@@ -35,17 +36,30 @@ LABELS: Final = {
 }
 """The pipeline's labels that become entities; numbers, amounts and times of day do not."""
 
-_ACQUIRING: Final = frozenset("buy get own order purchase sell use wear drive install download repair fix release".split())
-_ANIMATE: Final = frozenset(
+_ACQUIRING: Final = word_set(
     """
-    admire adopt ask believe bring call come cook cry decide dream drink eat enjoy feel forget give go hate hear help
-    hope hug invite know laugh learn leave like live love marry meet miss move need play prefer promise read remember
-    reply say see send sing sleep smile speak study suggest swim talk teach tell thank think travel try visit wait walk
-    want watch wish work worry write
-    """.split()
+    buy get own order purchase sell use wear drive install download repair fix release
+    """
 )
-_OFFICERS: Final = frozenset("ceo cfo coo cto founder cofounder co-founder chairman chairwoman employee".split())
+_ANIMATE: Final = word_set(
+    """
+    admire adopt ask believe bring call come cook cry decide dream drink eat enjoy feel forget give go hate hear
+    help hope hug invite know laugh learn leave like live love marry meet miss move need play prefer promise
+    read remember reply say see send sing sleep smile speak study suggest swim talk teach tell thank think
+    travel try visit wait walk want watch wish work worry write
+    """
+)
+_OFFICERS: Final = word_set("ceo cfo coo cto founder cofounder co-founder chairman chairwoman employee")
 _INNER_CAPITAL: Final = re.compile(r"[a-z][A-Z]")
+
+_KINDS: Final = (
+    ("PERSON", KIN),
+    ("ANIMAL", PETS),
+    ("ORGANIZATION", ORGANIZATION_WORDS),
+    ("PLACE", PLACE_WORDS),
+    ("WORK", WORK_WORDS),
+    ("EVENT", EVENT_WORDS),
+)
 
 
 def entity_type(span: Span, label: str | None) -> str:
@@ -70,23 +84,17 @@ def entity_type(span: Span, label: str | None) -> str:
 
 def _told_by_noun(root: Token) -> str | None:
     """The type that the noun beside a name tells: "his company SpaceX", "two cats named Oscar and Bailey"."""
+    nouns = [child for child in root.children if child.dep_ == "compound" and child.pos_ == "NOUN"]
     while root.dep_ == "conj" and root.head is not root:
         root = root.head
-    if root.dep_ not in {"appos", "oprd"}:
-        return None
-    noun = root.head if root.dep_ == "appos" else root.head.head
-    word = noun.lemma_.lower()
-    if noun.pos_ != "NOUN":
-        return None
-    for kind, words in (
-        ("PERSON", KIN),
-        ("ANIMAL", PETS),
-        ("ORGANIZATION", ORGANIZATION_WORDS),
-        ("PLACE", PLACE_WORDS),
-        ("WORK", WORK_WORDS),
-    ):
-        if word in words:
-            return kind
+    if root.dep_ == "appos":
+        nouns.append(root.head)
+    elif root.dep_ == "oprd":
+        nouns.append(root.head.head)
+    for noun in nouns:
+        for kind, listed in _KINDS:
+            if noun.pos_ == "NOUN" and noun.lemma_.lower() in listed:
+                return kind
     return None
 
 
@@ -117,13 +125,7 @@ def _is_thing(span: Span) -> bool:
 
 def _guess(span: Span, words: list[str]) -> str:
     root = span.root
-    by_word = (
-        ("ORGANIZATION", ORGANIZATION_WORDS),
-        ("PLACE", PLACE_WORDS),
-        ("EVENT", EVENT_WORDS),
-        ("WORK", WORK_WORDS),
-    )
-    for kind, listed in by_word:
+    for kind, listed in _KINDS[2:]:
         if words[-1] in listed:
             return kind
     if words[0] in GIVEN_NAMES or words[0] in {"mr", "mrs", "ms", "dr", "miss", "prof"}:

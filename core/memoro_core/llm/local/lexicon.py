@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 
-def _words(text: str) -> frozenset[str]:
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text as a set."""
     return frozenset(text.split())
 
 
-FEMININE_NAMES = _words(
+FEMININE_NAMES = word_set(
     """
     abigail adele adriana agnes aisha alexandra alice alicia alison amanda amelia amy ana andrea angela anita ann anna
     anne annie audrey barbara beatrice becky bella beth betty brenda bridget camilla carla carmen carol caroline
@@ -24,7 +25,7 @@ FEMININE_NAMES = _words(
     """
 )
 
-MASCULINE_NAMES = _words(
+MASCULINE_NAMES = word_set(
     """
     aaron abdul abraham adam adrian ahmed alan albert alejandro alex alexander alfred ali andrew andy anthony antonio
     arthur ben benjamin bernard bill billy bob bobby brad brandon brian bruce bryan carl carlos charles charlie chris
@@ -35,8 +36,8 @@ MASCULINE_NAMES = _words(
     jeremy jerry jesse jim jimmy joe joel john johnny jonathan jorge jose joseph josh joshua juan julian justin karl
     keith ken kenneth kevin kyle lars larry lawrence leo leon leonard liam louis lucas luigi luis luke malcolm manuel
     marc marco marcus mario mark martin marvin matt matteo matthew max michael miguel mike mohamed mohammed muhammad
-    nathan neil nicholas nick noah norman oliver omar oscar otto pablo patrick paul pedro peter phil philip pierre rafael
-    ralph ramon randy raymond ricardo richard rick robert roberto rodney roger ronald roy russell ryan sam samuel
+    nathan neil nicholas nick noah norman oliver omar oscar otto pablo patrick paul pedro peter phil philip pierre 
+    rafael     ralph ramon randy raymond ricardo richard rick robert roberto rodney roger ronald roy russell ryan sam samuel
     scott sean sebastian sergio simon stanley stefan stephen steve steven stuart ted terry theodore thomas tim timothy
     toby todd tom tommy tony travis tyler victor vincent vladimir walter wayne wei will william xavier yusuf zachary
     """
@@ -44,13 +45,13 @@ MASCULINE_NAMES = _words(
 
 GIVEN_NAMES = FEMININE_NAMES | MASCULINE_NAMES
 
-FEMININE_KIN = _words(
+FEMININE_KIN = word_set(
     """
     sister mother mom mum mommy mummy daughter wife aunt auntie grandmother grandma granny niece girlfriend fiancée
     fiancee stepmother stepsister stepdaughter godmother granddaughter sister-in-law mother-in-law daughter-in-law
     """
 )
-MASCULINE_KIN = _words(
+MASCULINE_KIN = word_set(
     """
     brother father dad daddy son husband uncle grandfather grandpa grandad granddad nephew boyfriend fiancé stepfather
     stepbrother stepson godfather grandson brother-in-law father-in-law son-in-law
@@ -59,7 +60,7 @@ MASCULINE_KIN = _words(
 KIN = (
     FEMININE_KIN
     | MASCULINE_KIN
-    | _words(
+    | word_set(
         """
         boss child cousin kid neighbor neighbour partner parent sibling spouse colleague coworker roommate flatmate
         housemate mentor classmate teammate manager teacher therapist doctor lawyer landlord assistant friend coach
@@ -68,27 +69,21 @@ KIN = (
 )
 """Nouns that, possessed, stand for one particular person: "my sister"."""
 
-FEMININE_TITLES = _words("mrs ms miss madam lady queen princess")
-MASCULINE_TITLES = _words("mr sir lord king prince")
+FEMININE_TITLES = word_set("mrs ms miss madam lady queen princess")
+MASCULINE_TITLES = word_set("mr sir lord king prince")
 
-PETS = _words("animal bird bunny cat dog guinea-pig hamster horse kitten kitty parrot pet pony puppy pup rabbit turtle")
-
-MONTHS: dict[str, int] = {
-    name[:length]: number
-    for number, name in enumerate(
-        (
-            "january february march april may june july august september october november december".split()
-        ),
-        start=1,
-    )
-    for length in (3, len(name))
-} | {"sept": 9}
-
-WEEKDAYS = _words(
-    "monday tuesday wednesday thursday friday saturday sunday mondays tuesdays wednesdays thursdays fridays saturdays sundays"
+PETS = word_set(
+    "animal bird bunny cat dog guinea-pig hamster horse kitten kitty parrot pet pony puppy pup rabbit turtle"
 )
 
-ORGANIZATION_WORDS = _words(
+WEEKDAYS = word_set(
+    """
+    monday tuesday wednesday thursday friday saturday sunday
+    mondays tuesdays wednesdays thursdays fridays saturdays sundays
+    """
+)
+
+ORGANIZATION_WORDS = word_set(
     """
     academy agency airlines airways alliance association associates bank bureau cafe café church clinic club college
     committee company conservatory cooperative corp corporation council department factory federation firm foundation
@@ -99,7 +94,7 @@ ORGANIZATION_WORDS = _words(
 )
 ORGANIZATION_ENDINGS = ("corp", "soft", "tech", "bank", "labs", "works", "group")
 
-PLACE_WORDS = _words(
+PLACE_WORDS = word_set(
     """
     airport alley avenue bay beach boulevard bridge canyon castle cathedral city coast county creek desert district
     falls forest garden gardens harbor harbour hill hills island islands lake lane mountain mountains mount ocean palace
@@ -107,16 +102,16 @@ PLACE_WORDS = _words(
     village
     """
 )
-EVENT_WORDS = _words(
+EVENT_WORDS = word_set(
     """
     anniversary award awards carnival championship christmas concert conference contest convention cup day diwali easter
     eid eve exhibition expo fair festival final games gala halloween hanukkah marathon match olympics parade party
     pride ramadan retreat summit thanksgiving tournament triathlon war wedding week workshop
     """
 )
-WORK_WORDS = _words("album book film movie novel painting poem series show song symphony trilogy")
+WORK_WORDS = word_set("album book film movie novel painting poem series show song symphony trilogy")
 
-NOT_NAMES = _words(
+NOT_NAMES = word_set(
     """
     aha alright anyway aw aww awesome bye cheers congrats congratulations damn dear dude excellent god good goodness gosh
     great guys ha haha hahaha hello hey hi hmm hooray hurray lol morning nah nope oh ok okay omg oops ouch phew please
@@ -125,7 +120,7 @@ NOT_NAMES = _words(
 )
 """Words that the tagger takes for proper nouns in chat."""
 
-VAGUE_NOUNS = _words(
+VAGUE_NOUNS = word_set(
     """
     all amount anybody anyone anything aspect best bit bunch case chance choice couple course day days deal detail
     difference end ending everybody everyone everything example fact fault feeling few fun good half hand heart hell
@@ -138,7 +133,7 @@ VAGUE_NOUNS = _words(
 )
 """Nouns that say nothing outside their sentence; they never become entities."""
 
-SKIPPED_PREPOSITIONS = _words(
+SKIPPED_PREPOSITIONS = word_set(
     "according amid because besides but despite due except instead than whether without 'til til v vs notwithstanding"
 )
 """Prepositions whose object is not what the verb is about."""

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from memoro_core.llm.local.dates import absolute_date
+from memoro_core.llm.dates import MONTHS, absolute_date
 from memoro_core.llm.local.entity_types import LABELS, entity_type
 from memoro_core.llm.local.graph import MAX_NAME_CHARS, Node
-from memoro_core.llm.local.lexicon import MONTHS, NOT_NAMES, VAGUE_NOUNS, WEEKDAYS
+from memoro_core.llm.local.lexicon import NOT_NAMES, VAGUE_NOUNS, WEEKDAYS, word_set
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc, Span, Token
 
 _NAME_PARTS: Final = frozenset({"compound", "nmod", "nummod", "flat"})
-_ARGUMENTS: Final = frozenset("nsubj nsubjpass dobj pobj attr acomp conj appos poss dative oprd".split())
+_ARGUMENTS: Final = word_set("nsubj nsubjpass dobj pobj attr acomp conj appos poss dative oprd")
 _NUMBERS: Final = frozenset({"CARDINAL", "ORDINAL", "QUANTITY"})
 _PHRASE_PARTS: Final = frozenset({"compound", "amod", "nmod"})
 _MAX_PHRASE_WORDS: Final = 4
-_WEAK_ADJECTIVES: Final = frozenset(
-    "own other many few more most several such same certain various whole little big good great nice lovely".split()
+_WEAK_ADJECTIVES: Final = word_set(
+    """
+    own other many few more most several such same certain various whole little big good great nice lovely
+    """
 )
 
 
@@ -76,21 +78,21 @@ class Mentions:
         self._roots.update((token.i, span.root) for token in span)
 
     def _recognised(self, doc: Doc) -> Iterator[tuple[Span, str]]:
-        for entity in _merged(doc):
-            if entity.label_ not in LABELS:
-                if entity.label_ not in _NUMBERS:
+        for entity, label in _merged(doc):
+            if label not in LABELS:
+                if label not in _NUMBERS:
                     self._ignored.update(token.i for token in entity)
                 continue
             span = _trim(entity)
             if span is None:
                 continue
-            if entity.label_ == "DATE":
+            if label == "DATE":
                 if absolute_date(span.text) is None:
                     self._ignored.update(token.i for token in entity)
                 else:
-                    yield span, "DATE"
+                    yield span, label
             elif _is_name(span):
-                yield self._extend(span), entity.label_
+                yield self._extend(span), label
 
     def _missed(self, doc: Doc) -> Iterator[Span]:
         start = None
@@ -117,29 +119,33 @@ class Mentions:
         )
 
     def _extend(self, span: Span) -> Span:
-        """The span with the proper nouns and the number that belong to the same name: "Tesla" + "Model 3", "iPhone" + "15"."""
+        """The span with what else belongs to the name: "Tesla" + "Model 3", "iPhone" + "15"."""
         doc, start, end = span.doc, span.start, span.end
         while start > 0 and self._is_free_name(doc[start - 1]) and _joined(doc[start - 1], doc[start:end]):
             start -= 1
-        while end < len(doc) and _joined(doc[end], doc[start:end]) and (
-            self._is_free_name(doc[end]) or (doc[end].like_num and doc[end].dep_ == "nummod" and doc[end].text[0].isdigit())
+        while (
+            end < len(doc)
+            and _joined(doc[end], doc[start:end])
+            and (
+                self._is_free_name(doc[end])
+                or (doc[end].like_num and doc[end].dep_ == "nummod" and doc[end].text[0].isdigit())
+            )
         ):
             end += 1
         return doc[start:end]
 
 
-def _merged(doc: Doc) -> Iterator[Span]:
-    """The pipeline's entities, a maker and its product ("Honda", "Civic") made one."""
-    pending: Span | None = None
+def _merged(doc: Doc) -> list[tuple[Span, str]]:
+    """The pipeline's entities and labels, a maker and its product ("Honda", "Civic") made one."""
+    found: list[tuple[Span, str]] = []
     for entity in doc.ents:
-        if pending is not None:
-            if entity.label_ == "PRODUCT" and pending.end == entity.start and _joined(pending.root, entity):
-                entity = doc.char_span(pending.start_char, entity.end_char, label="PRODUCT")
-            else:
-                yield pending
-        pending = entity
-    if pending is not None:
-        yield pending
+        before = found[-1][0] if found else None
+        adjoins = entity.label_ == "PRODUCT" and before is not None and before.end == entity.start
+        if before is not None and adjoins and _joined(before.root, entity):
+            found[-1] = (doc[before.start : entity.end], "PRODUCT")
+        else:
+            found.append((entity, entity.label_))
+    return found
 
 
 def _joined(token: Token, span: Span) -> bool:
@@ -153,7 +159,9 @@ def _joined(token: Token, span: Span) -> bool:
 
 def _trim(span: Span) -> Span | None:
     start, end, doc = span.start, span.end, span.doc
-    while start < end and (doc[start].pos_ in {"DET", "PUNCT", "SPACE", "SYM", "ADP"} or doc[start].tag_ in {"PRP$", "POS"}):
+    while start < end and (
+        doc[start].pos_ in {"DET", "PUNCT", "SPACE", "SYM", "ADP"} or doc[start].tag_ in {"PRP$", "POS"}
+    ):
         start += 1
     while start < end and (doc[end - 1].pos_ in {"PUNCT", "SPACE", "SYM"} or doc[end - 1].tag_ == "POS"):
         end -= 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Self
 
-from memoro_core.llm.local.dates import absolute_date
+from memoro_core.llm.dates import absolute_date
 from memoro_core.llm.local.denotation import Denotation
 
 if TYPE_CHECKING:

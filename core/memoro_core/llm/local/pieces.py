@@ -32,10 +32,8 @@ def split_pieces(text: str, *, limit: int = PIECE_CHARS) -> Iterator[str]:
 
 
 def _cut(text: str, start: int, end: int) -> int:
-    last = None
-    for last in _SENTENCE_END.finditer(text, start, end):
-        pass
-    if last is not None and last.end() > start:
-        return last.end()
+    ends = [match.end() for match in _SENTENCE_END.finditer(text, start, end)]
+    if ends and ends[-1] > start:
+        return ends[-1]
     space = text.rfind(" ", start, end)
     return space + 1 if space > start else end

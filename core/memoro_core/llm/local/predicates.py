@@ -5,8 +5,8 @@ The rule, for a verb with its particle and preposition, all in upper snake case:
 - past ("bought", "has bought", "was buying", "did not buy") → the simple past: BOUGHT; present → the third person
   singular: WORKS_AT, also for "I work", "is working", "has been working";
 - a modal stays in front: CAN_SPEAK; "going to" is WILL; NOT_ in front of all that denies: NOT_VISITED;
-- a passive with an agent is turned round ("was designed by X" → X DESIGNED it); without one, and for adjectives, the form
-  of "be" is dropped: BORN_IN, MARRIED_TO, ALLERGIC_TO;
+- a passive with an agent is turned round ("was designed by X" → X DESIGNED it); without one, and for adjectives,
+  the form of "be" is dropped: BORN_IN, MARRIED_TO, ALLERGIC_TO;
 - a verb that rules another keeps it: WANTS_TO_BUY, LOVES_PLAYING;
 - "be" with a noun is IS_A or WAS_A, with a name IS or WAS, with a preposition IS_IN or WAS_IN;
 - a role or a kinship is its noun and preposition: CEO_OF, SISTER_OF, and WAS_CEO_OF in the past.
@@ -89,9 +89,7 @@ def verb_words(verb: Token) -> list[str]:
     helper = modal(verb)
     if helper is not None:
         words = [helper, lemma]
-    elif verb.tag_ == "VBN" and is_passive(verb):
-        words = [verb.lower_]
-    elif verb.tag_ == "VBD" and lemma != "be" and not verb.text.startswith(("'", "’")):
+    elif is_passive(verb) or (verb.tag_ == "VBD" and lemma != "be" and verb.text[0].isalpha()):
         words = [verb.lower_]
     elif is_past(verb):
         words = [past(lemma)]

@@ -34,11 +34,11 @@ class Reading:
             self._position += 1
         self._read(doc, keep=False)
 
-    def read(self, doc: Doc) -> None:
-        """Adds the entities and relationships of a piece of the text itself."""
-        self._read(doc, keep=True)
+    def read(self, doc: Doc, *, relations: bool = True) -> None:
+        """Adds the names in a piece of the text itself and, unless told not to, its relationships."""
+        self._read(doc, keep=True, relations=relations)
 
-    def _read(self, doc: Doc, *, keep: bool) -> None:
+    def _read(self, doc: Doc, *, keep: bool, relations: bool = False) -> None:
         mentions = Mentions(doc)
         denotation = Denotation(mentions, self._referents, self._position)
         if keep:
@@ -49,7 +49,7 @@ class Reading:
             self._sentence += 1
             tokens = list(sentence)
             self._note(tokens, denotation, kin=keep)
-            if keep:
+            if relations:
                 read_clauses(tokens, denotation, self.graph)
                 read_nouns(tokens, denotation, self.graph)
         self._position += len(doc)

@@ -15,6 +15,7 @@ from memoro_core.llm.local.lexicon import (
     MASCULINE_KIN,
     MASCULINE_NAMES,
     MASCULINE_TITLES,
+    word_set,
 )
 
 if TYPE_CHECKING:
@@ -28,14 +29,14 @@ class Gender(Enum):
     MASCULINE = "masculine"
 
 
-_FIRST: Final = frozenset("i me my mine myself".split())
-_FIRST_PLURAL: Final = frozenset("we us our ours ourselves".split())
+_FIRST: Final = word_set("i me my mine myself")
+_FIRST_PLURAL: Final = word_set("we us our ours ourselves")
 _PERSONAL: Final = {
     **dict.fromkeys(("he", "him", "his"), Gender.MASCULINE),
     **dict.fromkeys(("she", "her", "hers"), Gender.FEMININE),
 }
-_PLURAL: Final = frozenset("they them their theirs".split())
-_NEUTER: Final = frozenset("it its".split())
+_PLURAL: Final = word_set("they them their theirs")
+_NEUTER: Final = word_set("it its")
 THIRD_PERSON: Final = frozenset(_PERSONAL) | _PLURAL | _NEUTER
 
 _LIVING: Final = frozenset({"PERSON", "ANIMAL"})
@@ -103,7 +104,9 @@ class Referents:
         if (gender := _PERSONAL.get(word)) is not None:
             return self._person(gender, position, excluded)
         if word in _PLURAL:
-            return tuple(replace(node, certainty=_SHARED) for node in self._group if node.name.casefold() not in excluded)
+            return tuple(
+                replace(node, certainty=_SHARED) for node in self._group if node.name.casefold() not in excluded
+            )
         if word in _NEUTER:
             return self._thing(position, excluded)
         return ()
@@ -120,7 +123,9 @@ class Referents:
         ]
         if not fitting:
             return ()
-        best = max(fitting, key=lambda found: (found.sentence, found.gender is gender, found.is_subject, found.position))
+        best = max(
+            fitting, key=lambda found: (found.sentence, found.gender is gender, found.is_subject, found.position)
+        )
         best.gender = gender
         return (replace(best.node, certainty=min(best.node.certainty, _GUESSED)),)
 

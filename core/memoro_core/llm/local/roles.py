@@ -18,12 +18,20 @@ _LOCATING: Final = frozenset({"in", "at", "near"})
 _LOCATED: Final = frozenset({"ORGANIZATION", "PLACE", "EVENT"})
 _OWNED_GUESS: Final = 0.7
 
+_STATED: Final = 0.9
+
 RoleNaming = Callable[[str, str], str]
 """Makes a predicate of a role and its preposition: ("CEO", "of") → CEO_OF."""
 
 
 def relate_role(
-    holder: Node, noun: Token, denotation: Denotation, graph: GraphBuilder, confidence: float, naming: RoleNaming = snake
+    holder: Node,
+    noun: Token,
+    denotation: Denotation,
+    graph: GraphBuilder,
+    *,
+    confidence: float = _STATED,
+    naming: RoleNaming = snake,
 ) -> bool:
     """Adds that `holder` is the noun's role to someone: "John's sister", "the CEO of Apple"; False when to nobody."""
     phrase = denotation.mentions.phrase(noun)
@@ -57,49 +65,62 @@ def read_nouns(sentence: list[Token], denotation: Denotation, graph: GraphBuilde
 def _read_common(noun: Token, denotation: Denotation, graph: GraphBuilder) -> None:
     names = denotation.names_of(noun)
     for name in names:
-        if not relate_role(name, noun, denotation, graph, 0.9):
+        if not relate_role(name, noun, denotation, graph):
             phrase = denotation.mentions.phrase(noun, singular=True)
             if phrase is not None:
-                graph.relate(name, "IS_A", phrase, 0.9)
+                graph.relate(name, "IS_A", phrase, _STATED)
     if names or noun.dep_ in {"attr", "appos"} or _is_equated(noun):
         return
     relative = denotation.kin(noun)
     for owner in denotation.owners(noun):
         if relative is not None:
-            graph.relate(relative, snake(noun.lemma_, "of"), owner, 0.9)
+            graph.relate(relative, snake(noun.lemma_, "of"), owner, _STATED)
         elif (phrase := denotation.mentions.phrase(noun)) is not None:
             graph.relate(owner, "HAS", phrase, _OWNED_GUESS)
 
 
 def _read_named(token: Token, named: Node, denotation: Denotation, graph: GraphBuilder) -> None:
+    owners = denotation.owners(token)
     for child in token.children:
         if child.dep_ == "appos":
             _read_apposition(named, child, denotation, graph)
-        elif child.dep_ == "compound" and child.pos_ == "NOUN" and named.type == "PERSON":
-            phrase = denotation.mentions.phrase(child)
-            if phrase is not None and denotation.mentions.at(child) is None:
-                graph.relate(named, "IS_A", phrase, 0.9)
+        elif child.dep_ == "compound" and child.pos_ == "NOUN" and denotation.mentions.at(child) is None:
+            _read_title(named, child, owners, denotation, graph)
+            owners = ()
     if named.type not in {"PERSON", "DATE"}:
-        for owner in denotation.owners(token):
-            graph.relate(owner, "HAS", named, 0.9)
+        for owner in owners:
+            graph.relate(owner, "HAS", named, _STATED)
     if named.type in _LOCATED:
         for word, place in denotation.prepositional(token):
             node = denotation.mentions.at(place)
             if word in _LOCATING and node is not None and node.type == "PLACE":
-                graph.relate(named, "LOCATED_IN", node, 0.9)
+                graph.relate(named, "LOCATED_IN", node, _STATED)
+
+
+def _read_title(
+    named: Node, noun: Token, owners: tuple[Node, ...], denotation: Denotation, graph: GraphBuilder
+) -> None:
+    """ "Our dog Rex", "the singer Adele"."""
+    phrase = denotation.mentions.phrase(noun, singular=True)
+    if phrase is None:
+        return
+    for owner in owners:
+        graph.relate(named, snake(phrase.name, "of"), owner, _STATED)
+    if not owners and named.type in {"PERSON", "ANIMAL"}:
+        graph.relate(named, "IS_A", phrase, _STATED)
 
 
 def _read_apposition(named: Node, token: Token, denotation: Denotation, graph: GraphBuilder) -> None:
     other = denotation.mentions.at(token)
     if other is not None:
         if named.type == "PLACE" and other.type == "PLACE":
-            graph.relate(named, "LOCATED_IN", other, 0.9)
+            graph.relate(named, "LOCATED_IN", other, _STATED)
         return
     for noun in coordinated(token):
-        relate_role(named, noun, denotation, graph, 0.9)
+        relate_role(named, noun, denotation, graph)
         phrase = denotation.mentions.phrase(noun, singular=True)
         if noun.pos_ == "NOUN" and phrase is not None and not denotation.owners(noun):
-            graph.relate(named, "IS_A", phrase, 0.9)
+            graph.relate(named, "IS_A", phrase, _STATED)
 
 
 def _is_equated(noun: Token) -> bool:

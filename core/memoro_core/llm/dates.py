@@ -6,7 +6,11 @@ import re
 from datetime import UTC, datetime
 from typing import Final
 
-from memoro_core.llm.local.lexicon import MONTHS
+_MONTH_NAMES = "january february march april may june july august september october november december"
+MONTHS = {
+    name[:length]: number for number, name in enumerate(_MONTH_NAMES.split(" "), start=1) for length in (3, len(name))
+} | {"sept": 9}
+"""The number of each month, by its full and its short name."""
 
 _MONTH: Final = r"(?P<month>[A-Za-z]{3,9})\.?"
 _YEAR: Final = r"(?P<year>[12]\d{3})"

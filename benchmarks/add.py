@@ -1,0 +1,149 @@
+"""`CreateMemory`, every promise kept, against a bare echo: calls that one core of the server can carry.
+
+Both are measured by the processor time that the server's process spends per call, since the generator and PostgreSQL share the machine
+with it and would otherwise decide the figure. A spinning process of the lowest class keeps the processor awake, so that commits don't
+wait for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+import psutil
+
+from benchmarks.deployment import open_deployment, running, running_server
+from benchmarks.report import Result, publish, table
+from memoro_core.embedded.ports import free_port
+
+METHOD: Final = "/memoro.v1.MemoryService/CreateMemory"
+TARGET: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One burst of load on one server."""
+
+    calls: int
+    per_second: float
+    per_core_second: float
+    p50_ms: float
+    p99_ms: float
+
+
+async def main(rounds: int = 5, seconds: float = 3.0, concurrency: int = 64, profile: bool = False) -> Result:
+    """Interleaves bursts on the floor and on Memoro; the median of each."""
+    floor_port = free_port()
+    async with (
+        open_deployment() as deployment,
+        running("benchmarks.echo_server", str(floor_port)) as echo,
+        running_server(deployment) as (server, endpoint),
+        running("benchmarks.keep_awake"),
+    ):
+        floor_endpoint, key = f"127.0.0.1:{floor_port}", deployment.api_key
+        for process, target in ((echo, floor_endpoint), (server, endpoint)):
+            await _burst(process, target, key, 1.0, concurrency)
+        floors: list[Round] = []
+        adds: list[Round] = []
+        for _ in range(rounds):
+            floors.append(await _burst(echo, floor_endpoint, key, seconds, concurrency))
+            adds.append(await _burst(server, endpoint, key, seconds, concurrency))
+        if profile:
+            await _profile(server, endpoint, key, concurrency)
+
+    print(
+        table(
+            "CreateMemory against a bare echo",
+            ("", "calls", "calls/s", "calls per core second", "p50 ms", "p99 ms"),
+            [_row("echo", floors), _row("CreateMemory", adds)],
+        )
+    )
+    value, floor = (median(one.per_core_second for one in kind) for kind in (adds, floors))
+    return Result("add", value, floor, value / floor, TARGET, value / floor >= TARGET)
+
+
+def _row(name: str, rounds: Sequence[Round]) -> tuple[str, ...]:
+    return (
+        name,
+        f"{sum(one.calls for one in rounds)}",
+        *(
+            f"{median(figures):.1f}"
+            for figures in zip(
+                *((one.per_second, one.per_core_second, one.p50_ms, one.p99_ms) for one in rounds), strict=True
+            )
+        ),
+    )
+
+
+async def _burst(server: psutil.Process, endpoint: str, key: str, seconds: float, concurrency: int) -> Round:
+    before = _spent(server)
+    generator = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "benchmarks.grpc_load", endpoint, METHOD),
+        *("--seconds", str(seconds), "--concurrency", str(concurrency)),
+        env={**os.environ, "BENCH_KEY": key},
+        stdout=subprocess.PIPE,
+    )
+    output, _ = await generator.communicate()
+    spent = _spent(server) - before
+    report = json.loads(output)
+    if report["failures"]:
+        raise RuntimeError(f"calls failed: {report['failures']}")
+    return Round(
+        report["calls"],
+        report["calls"] / report["seconds"],
+        report["calls"] / spent,
+        report["p50_ms"],
+        report["p99_ms"],
+    )
+
+
+def _spent(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+async def _profile(server: psutil.Process, endpoint: str, key: str, concurrency: int) -> None:
+    """Where the server's time goes, by py-spy: the share of samples whose innermost frame is in each place."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "profile.txt"
+        sampler = await asyncio.create_subprocess_exec(
+            *("py-spy", "record", "--pid", str(server.pid), "--duration", "5", "--format", "raw"),
+            *("--output", str(raw), "--native"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        await asyncio.gather(sampler.wait(), _burst(server, endpoint, key, 5.0, concurrency))
+        places: Counter[str] = Counter()
+        for line in raw.read_text("utf-8").splitlines():
+            stack, _, count = line.rpartition(" ")
+            places[stack.rsplit(";", 1)[-1]] += int(count)
+    samples = sum(places.values())
+    print(
+        table(
+            "Where the server's time goes",
+            ("share", "place"),
+            [(f"{100 * count / samples:.1f} %", place) for place, count in places.most_common(25)],
+        )
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--profile", action="store_true")
+    options = parser.parse_args()
+    publish(asyncio.run(main(options.rounds, options.seconds, options.concurrency, options.profile)))

@@ -1,0 +1,102 @@
+"""What a benchmark measures: embedded servers, and our processes on them as an operator would start them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from memoro_core.embedded.ports import free_port
+from memoro_core.embedded.provision import provision_dev
+from memoro_core.embedded.stack import Stack, open_stack
+from memoro_core.settings import Settings
+
+READY_WITHIN: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """PostgreSQL and Redis, running and durable, with a key of the tenant `dev`."""
+
+    stack: Stack
+    api_key: str
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The settings of a process on these servers."""
+        return {
+            **os.environ,
+            "MEMORO_DATABASE_URL": self.stack.database_url,
+            "MEMORO_REDIS_URL": self.stack.redis_url,
+            "MEMORO_LOG_LEVEL": "warning",
+        }
+
+
+@asynccontextmanager
+async def open_deployment() -> AsyncIterator[Deployment]:
+    """Servers in a folder of their own, removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="memoro-bench-") as folder:
+        async with open_stack(Path(folder)) as stack:
+            settings = Settings.model_validate({"database_url": stack.database_url, "redis_url": stack.redis_url})
+            yield Deployment(stack, (await provision_dev(settings, None)).api_key)
+
+
+@asynccontextmanager
+async def running(*arguments: str, environment: Mapping[str, str] | None = None) -> AsyncIterator[psutil.Process]:
+    """A Python module as a process of its own, ended at the end."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", *arguments, env=environment)
+    try:
+        yield psutil.Process(process.pid)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+@asynccontextmanager
+async def running_server(deployment: Deployment, **settings: str) -> AsyncIterator[tuple[psutil.Process, str]]:
+    """A server process that is ready, and its endpoint."""
+    port, ops_port = free_port(), free_port()
+    environment = {
+        **deployment.environment,
+        "MEMORO_GRPC_PORT": str(port),
+        "MEMORO_SERVER_OPS_PORT": str(ops_port),
+        **settings,
+    }
+    async with running("memoro_server", environment=environment) as process:
+        await _ready(f"http://127.0.0.1:{ops_port}/readyz")
+        yield process, f"127.0.0.1:{port}"
+
+
+@asynccontextmanager
+async def running_worker(deployment: Deployment, **settings: str) -> AsyncIterator[psutil.Process]:
+    """A worker process that is ready."""
+    ops_port = free_port()
+    environment = {**deployment.environment, "MEMORO_WORKER_OPS_PORT": str(ops_port), **settings}
+    async with running("memoro_worker", environment=environment) as process:
+        await _ready(f"http://127.0.0.1:{ops_port}/readyz")
+        yield process
+
+
+async def _ready(url: str) -> None:
+    async with asyncio.timeout(READY_WITHIN):
+        while not await asyncio.to_thread(_answers, url):
+            await asyncio.sleep(0.1)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False

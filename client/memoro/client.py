@@ -1,0 +1,66 @@
+"""The client for asyncio."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Self
+
+from memoro.admin import AsyncAdmin
+from memoro.endpoint import DEFAULT_ENDPOINT, Endpoint, Tls, endpoint_from_environment, parse_endpoint
+from memoro.enums import Health
+from memoro.graph import AsyncGraph
+from memoro.health import check_health
+from memoro.jobs import AsyncJobs
+from memoro.memories import AsyncMemories
+from memoro.transport import AioTransport, Transport
+
+
+class AsyncClient:
+    """Calls a Memoro server from asyncio; use it as an asynchronous context manager, or `close` it.
+
+    `endpoint` is `host:port`, in plain text on this machine and with TLS elsewhere, unless its scheme (`http://`,
+    `https://`) or `tls` (True, False, or `Tls` with files) says otherwise. One client serves any number of concurrent
+    calls of one event loop. Failed calls raise `MemoroError`.
+    """
+
+    def __init__(
+        self, endpoint: str = DEFAULT_ENDPOINT, *, api_key: str | None = None, tls: Tls | bool | None = None
+    ) -> None:
+        self._open(parse_endpoint(endpoint, tls), api_key)
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """The client for MEMORO_ENDPOINT, MEMORO_API_KEY and MEMORO_CA_FILE, and for mutual TLS MEMORO_CERT_FILE and
+        MEMORO_KEY_FILE.
+        """
+        client = cls.__new__(cls)
+        client._open(endpoint_from_environment(), os.environ.get("MEMORO_API_KEY"))
+        return client
+
+    def _open(self, endpoint: Endpoint, api_key: str | None) -> None:
+        self._endpoint = endpoint
+        self._transport: Transport = AioTransport(endpoint, api_key)
+        self.memories = AsyncMemories(self._transport)
+        self.graph = AsyncGraph(self._transport)
+        self.jobs = AsyncJobs(self._transport)
+        self.admin = AsyncAdmin(self._transport)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._endpoint.address!r})"
+
+    async def health(self, service: str = "", *, timeout: float | None = None) -> Health:
+        """What the server says of itself, or of one service (`memoro.v1.JobsService`)."""
+        return await check_health(self._transport, service, timeout)
+
+    async def close(self) -> None:
+        """Ends calls under way and gives up the connection."""
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,186 @@
+"""Turns messages of the contract into the client's own types."""
+
+from __future__ import annotations
+
+from google.protobuf import json_format
+
+from memoro import enums, types
+from memoro.v1 import admin_pb2, graph_pb2, jobs_pb2, jobs_service_pb2, memory_pb2, memory_service_pb2
+from memoro.wire import enum_of, optional_enum_of, time_of
+
+
+def memory(message: memory_pb2.Memory) -> types.Memory:
+    return types.Memory(
+        id=message.id,
+        user_id=message.user_id,
+        kind=enum_of(enums.MemoryKind, message.kind),
+        text=message.text,
+        metadata=json_format.MessageToDict(message.metadata),
+        status=enum_of(enums.MemoryStatus, message.status),
+        conversation_id=message.conversation_id,
+        position=message.position,
+        role=optional_enum_of(enums.Role, message.role),
+        speaker=message.speaker,
+        occurred_at=time_of(message, "occurred_at"),
+        job_id=message.job_id,
+        etag=message.etag,
+        create_time=time_of(message, "create_time"),
+        update_time=time_of(message, "update_time"),
+    )
+
+
+def search_hit(message: memory_service_pb2.SearchHit) -> types.SearchHit:
+    return types.SearchHit(
+        memory=memory(message.memory),
+        score=message.score,
+        explanation=tuple(
+            types.ArmScore(arm.arm, arm.raw, arm.rank, arm.contribution) for arm in message.explanation.arms
+        ),
+    )
+
+
+def stage(message: jobs_pb2.StageProgress) -> types.StageProgress:
+    return types.StageProgress(
+        stage=enum_of(enums.Stage, message.stage),
+        status=enum_of(enums.StageStatus, message.status),
+        completed=message.completed,
+        total=message.total,
+    )
+
+
+def job(message: jobs_pb2.Job) -> types.Job:
+    return types.Job(
+        id=message.id,
+        kind=enum_of(enums.JobKind, message.kind),
+        state=enum_of(enums.JobState, message.state),
+        priority=optional_enum_of(enums.Priority, message.priority),
+        user_id=message.user_id,
+        memory_ids=tuple(message.memory_ids),
+        stages=tuple(stage(one) for one in message.stages),
+        partial=message.partial,
+        attempt=message.attempt,
+        max_attempts=message.max_attempts,
+        error=_job_error(message),
+        result=_job_result(message),
+        usage=types.JobUsage(message.usage.input_tokens, message.usage.output_tokens),
+        cancel_requested=message.cancel_requested,
+        sequence=message.sequence,
+        create_time=time_of(message, "create_time"),
+        run_time=time_of(message, "run_time"),
+        start_time=time_of(message, "start_time"),
+        end_time=time_of(message, "end_time"),
+    )
+
+
+def job_update(job_id: str, message: jobs_service_pb2.WatchJobResponse) -> types.JobUpdate:
+    """An update from a message of a watch that is a snapshot or an update."""
+    if message.HasField("snapshot"):
+        snapshot = job(message.snapshot)
+        return types.JobUpdate(
+            job_id=job_id,
+            sequence=message.sequence,
+            resume_token=message.resume_token,
+            state=snapshot.state,
+            attempt=snapshot.attempt,
+            snapshot=snapshot,
+            error=snapshot.error,
+            result=snapshot.result,
+            partial=snapshot.partial,
+            usage=snapshot.usage,
+            run_time=snapshot.run_time,
+        )
+    update = message.update
+    return types.JobUpdate(
+        job_id=job_id,
+        sequence=message.sequence,
+        resume_token=message.resume_token,
+        state=enum_of(enums.JobState, update.state),
+        attempt=update.attempt,
+        stage=stage(update.stage) if update.HasField("stage") and update.stage.stage else None,
+        error=_job_error(update),
+        result=_job_result(update),
+        partial=update.partial,
+        usage=types.JobUsage(update.usage.input_tokens, update.usage.output_tokens)
+        if update.HasField("usage")
+        else None,
+        run_time=time_of(update, "run_time"),
+        event_time=time_of(update, "event_time"),
+    )
+
+
+def entity(message: graph_pb2.Entity) -> types.Entity:
+    return types.Entity(
+        id=message.id,
+        user_id=message.user_id,
+        type=message.type,
+        name=message.name,
+        aliases=tuple(message.aliases),
+        mention_count=message.mention_count,
+        create_time=time_of(message, "create_time"),
+        update_time=time_of(message, "update_time"),
+    )
+
+
+def relationship(message: graph_pb2.Relationship) -> types.Relationship:
+    return types.Relationship(
+        id=message.id,
+        source_entity_id=message.source_entity_id,
+        source_name=message.source_name,
+        predicate=message.predicate,
+        target_entity_id=message.target_entity_id,
+        target_name=message.target_name,
+        confidence=message.confidence,
+        memory_ids=tuple(message.memory_ids),
+        valid_from=time_of(message, "valid_from"),
+        valid_to=time_of(message, "valid_to"),
+        superseded_by=message.superseded_by,
+        create_time=time_of(message, "create_time"),
+    )
+
+
+def subgraph(message: memory_service_pb2.TraverseGraphResponse) -> types.Subgraph:
+    return types.Subgraph(
+        nodes=tuple(types.GraphNode(entity(node.entity), node.depth) for node in message.nodes),
+        edges=tuple(relationship(edge) for edge in message.edges),
+        memories=tuple(memory(one) for one in message.memories),
+        truncated=message.truncated,
+    )
+
+
+def tenant(message: admin_pb2.Tenant) -> types.Tenant:
+    return types.Tenant(
+        id=message.id,
+        name=message.name,
+        display_name=message.display_name,
+        tier=message.tier,
+        state=enum_of(enums.TenantState, message.state),
+        etag=message.etag,
+        create_time=time_of(message, "create_time"),
+        update_time=time_of(message, "update_time"),
+    )
+
+
+def api_key(message: admin_pb2.ApiKey) -> types.ApiKey:
+    return types.ApiKey(
+        id=message.id,
+        tenant_id=message.tenant_id,
+        display_name=message.display_name,
+        prefix=message.prefix,
+        scopes=tuple(enum_of(enums.Scope, scope) for scope in message.scopes),
+        create_time=time_of(message, "create_time"),
+        expire_time=time_of(message, "expire_time"),
+        revoke_time=time_of(message, "revoke_time"),
+    )
+
+
+def _job_error(message: jobs_pb2.Job | jobs_pb2.JobUpdate) -> types.JobError | None:
+    if not message.HasField("error"):
+        return None
+    return types.JobError(message.error.reason, message.error.message, message.error.retryable)
+
+
+def _job_result(message: jobs_pb2.Job | jobs_pb2.JobUpdate) -> types.JobResult | None:
+    if not message.HasField("result"):
+        return None
+    result = message.result
+    return types.JobResult(result.memories, result.entities, result.relationships, result.superseded)

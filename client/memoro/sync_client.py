@@ -1,0 +1,178 @@
+"""The blocking client: the same calls with the same signatures, made over gRPC's blocking stack."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Self
+
+from memoro.admin import AsyncKeys, AsyncTenants
+from memoro.blocking import BlockingTransport, Facade, blocking, iterating, run
+from memoro.endpoint import DEFAULT_ENDPOINT, Endpoint, Tls, endpoint_from_environment, parse_endpoint
+from memoro.enums import Health
+from memoro.errors import MemoroError
+from memoro.graph import AsyncGraph
+from memoro.health import check_health
+from memoro.jobs import AsyncJobHandle, AsyncJobs
+from memoro.memories import AsyncMemories
+from memoro.transport import Transport
+from memoro.types import ConversationHandle, Job, MemoryHandle
+
+
+class JobHandle(Facade[AsyncJobHandle]):
+    """One job, to be followed to its end."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(self._inner).removeprefix("Async")
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self._inner.id
+
+    @property
+    def latest(self) -> Job | None:
+        """The job as it was last seen; None before anything was read."""
+        return self._inner.latest
+
+    watch = iterating(AsyncJobHandle.watch)
+    result = blocking(AsyncJobHandle.result)
+    cancel = blocking(AsyncJobHandle.cancel)
+    refresh = blocking(AsyncJobHandle.refresh)
+
+
+def _created(handle: MemoryHandle[AsyncJobHandle]) -> MemoryHandle[JobHandle]:
+    return MemoryHandle(handle.memory, JobHandle(handle.job))
+
+
+def _updated(handle: MemoryHandle[AsyncJobHandle | None]) -> MemoryHandle[JobHandle | None]:
+    return MemoryHandle(handle.memory, None if handle.job is None else JobHandle(handle.job))
+
+
+def _batch(
+    verdicts: tuple[MemoryHandle[AsyncJobHandle] | MemoroError, ...],
+) -> tuple[MemoryHandle[JobHandle] | MemoroError, ...]:
+    return tuple(verdict if isinstance(verdict, MemoroError) else _created(verdict) for verdict in verdicts)
+
+
+def _conversation(handle: ConversationHandle[AsyncJobHandle]) -> ConversationHandle[JobHandle]:
+    return ConversationHandle(handle.memories, JobHandle(handle.job))
+
+
+class Memories(Facade[AsyncMemories]):
+    """The memories of the tenant's users."""
+
+    __slots__ = ()
+
+    create = blocking(AsyncMemories.create, _created)
+    create_batch = blocking(AsyncMemories.create_batch, _batch)
+    add_conversation = blocking(AsyncMemories.add_conversation, _conversation)
+    get = blocking(AsyncMemories.get)
+    list = iterating(AsyncMemories.list)
+    update = blocking(AsyncMemories.update, _updated)
+    delete = blocking(AsyncMemories.delete)
+    search = blocking(AsyncMemories.search)
+
+
+class Graph(Facade[AsyncGraph]):
+    """The graphs of the tenant's users."""
+
+    __slots__ = ()
+
+    entities = iterating(AsyncGraph.entities)
+    entity = blocking(AsyncGraph.entity)
+    traverse = blocking(AsyncGraph.traverse)
+
+
+class Jobs(Facade[AsyncJobs]):
+    """The jobs of the tenant."""
+
+    __slots__ = ()
+
+    def handle(self, job_id: str) -> JobHandle:
+        """A handle on a job by its id; makes no call."""
+        return JobHandle(self._inner.handle(job_id))
+
+    get = blocking(AsyncJobs.get)
+    list = iterating(AsyncJobs.list)
+    watch = iterating(AsyncJobs.watch)
+    cancel = blocking(AsyncJobs.cancel)
+
+
+class Tenants(Facade[AsyncTenants]):
+    """All tenants."""
+
+    __slots__ = ()
+
+    create = blocking(AsyncTenants.create)
+    get = blocking(AsyncTenants.get)
+    list = iterating(AsyncTenants.list)
+    update = blocking(AsyncTenants.update)
+    suspend = blocking(AsyncTenants.suspend)
+    resume = blocking(AsyncTenants.resume)
+
+
+class Keys(Facade[AsyncKeys]):
+    """The keys of tenants."""
+
+    __slots__ = ()
+
+    create = blocking(AsyncKeys.create)
+    list = iterating(AsyncKeys.list)
+    revoke = blocking(AsyncKeys.revoke)
+
+
+class Admin:
+    """What operators do."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.tenants = Tenants(AsyncTenants(transport))
+        self.keys = Keys(AsyncKeys(transport))
+
+
+class Client:
+    """Calls a Memoro server and waits for the answer; use it as a context manager, or `close` it.
+
+    The arguments are those of `AsyncClient`. Threads may share it. Failed calls raise `MemoroError`.
+    """
+
+    def __init__(
+        self, endpoint: str = DEFAULT_ENDPOINT, *, api_key: str | None = None, tls: Tls | bool | None = None
+    ) -> None:
+        self._open(parse_endpoint(endpoint, tls), api_key)
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """The client for the environment variables that `AsyncClient.from_env` reads."""
+        client = cls.__new__(cls)
+        client._open(endpoint_from_environment(), os.environ.get("MEMORO_API_KEY"))
+        return client
+
+    def _open(self, endpoint: Endpoint, api_key: str | None) -> None:
+        self._endpoint = endpoint
+        self._transport: Transport = BlockingTransport(endpoint, api_key)
+        self.memories = Memories(AsyncMemories(self._transport))
+        self.graph = Graph(AsyncGraph(self._transport))
+        self.jobs = Jobs(AsyncJobs(self._transport))
+        self.admin = Admin(self._transport)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._endpoint.address!r})"
+
+    def health(self, service: str = "", *, timeout: float | None = None) -> Health:
+        """What the server says of itself, or of one service (`memoro.v1.JobsService`)."""
+        return run(check_health(self._transport, service, timeout))
+
+    def close(self) -> None:
+        """Ends calls under way and gives up the connection."""
+        run(self._transport.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

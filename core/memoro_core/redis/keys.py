@@ -1,0 +1,24 @@
+"""Every key in Redis is built here. In braces stands what keeps keys that are used together on one node of a cluster."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from memoro_core.ids import TenantId
+from memoro_core.tenancy.model import Tier
+
+PREFIX: Final = "memoro:"
+HINT_GROUP: Final = "workers"
+"""The consumer group of all workers, on each stream of hints."""
+EVENT_CONTROL: Final = f"{PREFIX}events"
+"""A channel without messages, which keeps a subscriber's connection open while it watches no tenant."""
+
+
+def hint_stream(tier: Tier) -> str:
+    """The stream of hints to the jobs of a tier's tenants."""
+    return f"{PREFIX}{{hints}}:{tier}"
+
+
+def event_channel(tenant_id: TenantId) -> str:
+    """The channel of a tenant's job events."""
+    return f"{PREFIX}{{{tenant_id}}}:events"

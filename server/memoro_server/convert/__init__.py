@@ -1,0 +1,1 @@
+"""The contract's messages to and from the domain's objects."""

@@ -1,0 +1,1 @@
+"""The calls of the contract: convert, call the domain, convert back."""

@@ -1,0 +1,58 @@
+"""JobsService."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from memoro.v1 import jobs_service_pb2 as pb
+from memoro_core.clock import Clock
+from memoro_core.ids import JobId
+from memoro_core.jobs.model import Job
+from memoro_core.jobs.service import JobsService
+from memoro_core.jobs.watch import JobWatcher
+from memoro_server.call import Call
+from memoro_server.convert.jobs import from_job, from_job_event, heartbeat, to_job_filter
+from memoro_server.convert.pages import PageSpot
+from memoro_server.convert.scalars import from_time, to_id
+
+
+class JobsServicer:
+    """The calls of JobsService. `heartbeat_interval` is told to watchers, in seconds."""
+
+    def __init__(self, jobs: JobsService, watcher: JobWatcher, clock: Clock, *, heartbeat_interval: float) -> None:
+        self._jobs = jobs
+        self._watcher = watcher
+        self._clock = clock
+        self._heartbeat_interval = heartbeat_interval
+
+    async def GetJob(self, request: pb.GetJobRequest, call: Call) -> pb.GetJobResponse:
+        job = await self._jobs.get(call.tenant_id, JobId(to_id(request.job_id, "job_id")))
+        return pb.GetJobResponse(job=from_job(job))
+
+    async def ListJobs(self, request: pb.ListJobsRequest, call: Call) -> pb.ListJobsResponse:
+        spot = PageSpot(request, call)
+        page = await self._jobs.list_jobs(
+            call.tenant_id, to_job_filter(request), size=spot.size, position=spot.position
+        )
+        return pb.ListJobsResponse(
+            jobs=[from_job(job) for job in page.items], next_page_token=spot.token(page.next_position)
+        )
+
+    async def WatchJob(self, request: pb.WatchJobRequest, call: Call) -> AsyncGenerator[pb.WatchJobResponse]:
+        job_id = JobId(to_id(request.job_id, "job_id"))
+        watching = self._watcher.watch(call.tenant_id, job_id, request.resume_token or None)
+        async with aclosing(watching) as messages:
+            async for message in messages:
+                response = pb.WatchJobResponse(resume_token=message.token, sequence=message.sequence)
+                if message.event is None:
+                    response.heartbeat.CopyFrom(heartbeat(from_time(self._clock.now()), self._heartbeat_interval))
+                elif isinstance(message.event, Job):
+                    response.snapshot.CopyFrom(from_job(message.event))
+                else:
+                    response.update.CopyFrom(from_job_event(job_id, message.event))
+                yield response
+
+    async def CancelJob(self, request: pb.CancelJobRequest, call: Call) -> pb.CancelJobResponse:
+        job = await self._jobs.cancel(call.tenant_id, JobId(to_id(request.job_id, "job_id")))
+        return pb.CancelJobResponse(job=from_job(job))
