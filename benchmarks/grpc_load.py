@@ -1,4 +1,4 @@
-"""A load generator in a process of its own: calls one unary method as fast as its server answers, and reports in JSON."""
+"""A load generator in a process of its own: calls a unary method as fast as its server answers, and reports in JSON."""
 
 from __future__ import annotations
 
@@ -71,6 +71,4 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--concurrency", type=int, default=64)
     options = parser.parse_args()
-    uvloop.run(
-        _load(options.endpoint, options.method, os.environ["BENCH_KEY"], options.seconds, options.concurrency)
-    )
+    uvloop.run(_load(options.endpoint, options.method, os.environ["BENCH_KEY"], options.seconds, options.concurrency))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from google.protobuf import json_format
-
 from memoro import enums, types
 from memoro.v1 import admin_pb2, graph_pb2, jobs_pb2, jobs_service_pb2, memory_pb2, memory_service_pb2
-from memoro.wire import enum_of, optional_enum_of, time_of
+from memoro.wire import enum_of, mapping_of, optional_enum_of, time_of
 
 
 def memory(message: memory_pb2.Memory) -> types.Memory:
@@ -15,7 +13,7 @@ def memory(message: memory_pb2.Memory) -> types.Memory:
         user_id=message.user_id,
         kind=enum_of(enums.MemoryKind, message.kind),
         text=message.text,
-        metadata=json_format.MessageToDict(message.metadata),
+        metadata=mapping_of(message.metadata),
         status=enum_of(enums.MemoryStatus, message.status),
         conversation_id=message.conversation_id,
         position=message.position,

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.message import Message
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from memoro import enums
@@ -93,3 +93,25 @@ def struct(name: str, value: Mapping[str, Any] | None) -> Struct | None:
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{name}: only JSON values can be stored: {error}") from error
     return message
+
+
+def mapping_of(message: Struct) -> dict[str, Any]:
+    """A mapping from JSON on the wire, whole numbers as int."""
+    return {key: _plain(value) for key, value in message.fields.items()}
+
+
+def _plain(value: Value) -> Any:
+    match value.WhichOneof("kind"):
+        case "struct_value":
+            return mapping_of(value.struct_value)
+        case "list_value":
+            return [_plain(item) for item in value.list_value.values]
+        case "number_value":
+            number = value.number_value
+            return int(number) if number.is_integer() else number
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case _:
+            return None

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from memoro_core.llm.model import Usage
 
 
 class Code(StrEnum):
@@ -127,7 +131,10 @@ def unavailable(dependency: str, *, retry_after: float = 1.0) -> MemoroError:
 
 
 class ProviderError(MemoroError):
-    """A model provider failed. `retryable` says whether the same request may succeed later."""
+    """A model provider failed.
+
+    `retryable` says whether the same request may succeed later; `usage` is what was spent all the same.
+    """
 
     def __init__(
         self,
@@ -136,6 +143,7 @@ class ProviderError(MemoroError):
         retryable: bool,
         retry_after: float | None = None,
         metadata: Mapping[str, str] | None = None,
+        usage: Sequence[Usage] = (),
     ) -> None:
         super().__init__(
             Code.UNAVAILABLE if retryable else Code.FAILED_PRECONDITION,
@@ -145,3 +153,4 @@ class ProviderError(MemoroError):
             retry_after=retry_after,
         )
         self.retryable = retryable
+        self.usage = tuple(usage)

@@ -37,8 +37,10 @@ class Settings(BaseSettings):
     tls_key_file: Path | None = None
     tls_client_ca_file: Path | None = None
     """With it, a client must show a certificate that this authority signed."""
+    drain_notice: float = Field(default=1.0, ge=0)
+    """How long after SIGTERM calls are still taken, while the health checks say NOT_SERVING."""
     drain_grace: float = Field(default=10.0, ge=0)
-    """How long calls under way may go on after SIGTERM."""
+    """How long calls under way may go on after that."""
     max_message_bytes: int = Field(default=8 * 1024 * 1024, ge=64 * 1024)
     max_connection_age: float = Field(default=1800.0, gt=0)
     keepalive_min_interval: float = Field(default=10.0, gt=0)

@@ -42,9 +42,9 @@ class Serving:
         self._closed = True
         self._set(False)
 
-    async def change(self) -> None:
-        """Waits for the next change."""
-        await self._changed.wait()
+    def next_change(self) -> asyncio.Event:
+        """Is set with the next change. Take it before reading the value, and no change is missed."""
+        return self._changed
 
     def _set(self, value: bool) -> None:
         if value != self._value:
@@ -73,8 +73,9 @@ class HealthServicer:
 
     async def Watch(self, request: pb.HealthCheckRequest, call: Call) -> AsyncGenerator[pb.HealthCheckResponse]:
         while True:
+            change = self._serving.next_change()
             yield pb.HealthCheckResponse(status=self._status(request.service))
-            await self._serving.change()
+            await change.wait()
 
     def _status(self, service: str) -> pb.HealthCheckResponse.ServingStatus:
         if service not in self._services:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -66,7 +66,7 @@ class Failure(Exception):
 
 
 Answer = Message | Failure | Callable[[Any, grpc.ServicerContext], Any]
-"""A message, a failure, or what makes one from the request. A stream is a sequence of these."""
+"""A message, a failure, or what makes one from the request. A stream is several of these."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class ScriptedServer:
     def endpoint(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    def script(self, method: str, *steps: Answer | Sequence[Answer]) -> None:
-        """The answers to a method's next calls; a sequence for one call of a streaming method."""
+    def script(self, method: str, *steps: Answer | Iterable[Answer]) -> None:
+        """The answers to a method's next calls; several for one call of a streaming method."""
         self._scripts[method] = list(steps)
 
     def requests(self, method: str) -> list[Any]:
@@ -139,7 +139,7 @@ class ScriptedServer:
         return type(service.name, (), {method.name: handler(method) for method in service.methods})()
 
     def _step(self, method: str, request: Any, context: grpc.ServicerContext) -> Any:
-        metadata = {key: value for key, value in context.invocation_metadata()}
+        metadata = dict(context.invocation_metadata())
         with self._lock:
             self.calls.append(Call(method, request, metadata, context.time_remaining()))
             script = self._scripts[method]

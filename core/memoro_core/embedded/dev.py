@@ -13,12 +13,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
+from memoro_core.embedded.data_dir import held_data_dir
 from memoro_core.embedded.errors import EmbeddedError, PortTakenError, StartFailedError
 from memoro_core.embedded.ports import LOOPBACK, free_port, is_free
 from memoro_core.embedded.private_file import write_private
 from memoro_core.embedded.readiness import is_ready
-from memoro_core.embedded.stack import Stack, open_stack
+from memoro_core.embedded.stack import Stack, kill_all_in, stack_in
 from memoro_core.embedded.supervision import Service, keep_server_running
+from memoro_core.errors import MemoroError
 from memoro_core.postgres.migration_errors import MigrationError
 from memoro_core.settings import Settings
 
@@ -31,6 +33,7 @@ CRASHES_BEFORE_READY = 3
 GRACE_MARGIN = 5.0
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+EXPECTED = (EmbeddedError, MigrationError, MemoroError)
 FAILED = 1
 FORCED = 130
 
@@ -89,11 +92,11 @@ async def run_dev(options: DevOptions, provision: Provision, *, out: TextIO | No
     except asyncio.CancelledError:
         if signals == 0:
             raise
-    except (EmbeddedError, MigrationError) as error:
+    except EXPECTED as error:
         logger.error("%s", error)
         return FAILED
     except BaseExceptionGroup as group:
-        expected, others = group.split((EmbeddedError, MigrationError))
+        expected, others = group.split(EXPECTED)
         if expected is None or others is not None:
             raise
         logger.error("%s", "\n".join(str(error) for error in expected.exceptions))
@@ -113,55 +116,54 @@ class _Session:
         self._out = out
         self._ops_port = options.ops_port
         self._announced = False
-        self._stack: Stack | None = None
-        self._services: tuple[Service, ...] = ()
+        self._directory: Path | None = None
 
     async def run(self) -> None:
         """Start everything in order, announce it, and keep it running until cancelled."""
-        async with open_stack(self._options.data_dir) as stack:
-            self._stack = stack
-            if self._options.port and not is_free(self._options.port):
-                raise PortTakenError(f"({LOOPBACK}:{self._options.port}; choose another with --port.)")
-            port = self._options.port or free_port()
-            settings = Settings.model_validate(
-                {
-                    "database_url": stack.database_url,
-                    "migration_database_url": stack.owner_url,
-                    "redis_url": stack.redis_url,
-                }
-            )
-            keys = await self._keys(settings, stack.data_dir / "keys.json")
-            grace = settings.drain_grace + GRACE_MARGIN
-            server = Service(
-                "server",
-                self._options.server_command,
-                lambda: self._server_environment(stack, port),
-                mark=stack.data_dir,
-                grace=grace,
-            )
-            worker = Service(
-                "worker",
-                self._options.worker_command,
-                lambda: self._worker_environment(stack),
-                mark=stack.data_dir,
-                grace=grace,
-            )
-            self._services = (server, worker)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(keep_server_running("PostgreSQL", stack.postgres))
-                tasks.create_task(keep_server_running("Redis", stack.redis))
-                for service in self._services:
-                    tasks.create_task(service.keep_running())
-                await self._until_ready(server)
-                self._announce(stack, port, keys)
+        with held_data_dir(self._options.data_dir) as directory:
+            self._directory = directory
+            async with stack_in(directory) as stack:
+                await self._run_on(stack)
+
+    async def _run_on(self, stack: Stack) -> None:
+        if self._options.port and not is_free(self._options.port):
+            raise PortTakenError(f"({LOOPBACK}:{self._options.port}; choose another with --port.)")
+        port = self._options.port or free_port()
+        settings = Settings.model_validate(
+            {
+                "database_url": stack.database_url,
+                "migration_database_url": stack.owner_url,
+                "redis_url": stack.redis_url,
+            }
+        )
+        keys = await self._keys(settings, stack.data_dir / "keys.json")
+        grace = settings.drain_grace + GRACE_MARGIN
+        server = Service(
+            "server",
+            self._options.server_command,
+            lambda: self._server_environment(stack, port),
+            mark=stack.data_dir,
+            grace=grace,
+        )
+        worker = Service(
+            "worker",
+            self._options.worker_command,
+            lambda: self._worker_environment(stack),
+            mark=stack.data_dir,
+            grace=grace,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(keep_server_running("PostgreSQL", stack.postgres))
+            tasks.create_task(keep_server_running("Redis", stack.redis))
+            for service in (server, worker):
+                tasks.create_task(service.keep_running())
+            await self._until_ready(server)
+            self._announce(stack, port, keys)
 
     def kill(self) -> None:
         """End all that runs at once; PostgreSQL and Redis recover at the next start."""
-        for service in self._services:
-            service.kill()
-        if self._stack is not None:
-            self._stack.redis.kill()
-            self._stack.postgres.kill()
+        if self._directory is not None:
+            kill_all_in(self._directory)
 
     async def _keys(self, settings: Settings, file: Path) -> DevKeys:
         stored = _stored_keys(file)
@@ -202,7 +204,7 @@ class _Session:
     async def _until_ready(self, server: Service) -> None:
         try:
             async with asyncio.timeout(READY_TIMEOUT):
-                while not await is_ready(self._ops_port):
+                while not (await is_ready(self._ops_port) and server.listens_on(self._ops_port)):
                     if server.crashes >= CRASHES_BEFORE_READY:
                         raise StartFailedError("The server ended again and again; what it said is above.")
                     await asyncio.sleep(READY_POLL)

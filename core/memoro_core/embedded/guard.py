@@ -8,6 +8,7 @@ forgets the wish when the user changes, so that it must come after.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -26,9 +27,7 @@ def main(arguments: list[str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    allow_open_files()
     if user >= 0:
         os.setgroups([])
         os.setgid(group)
@@ -39,6 +38,16 @@ def main(arguments: list[str]) -> None:
         if os.getppid() != parent:
             sys.exit(1)
     os.execvp(command[0], command)  # noqa: S606 - the whole purpose
+
+
+def allow_open_files() -> None:
+    """Raise the limit of open files as far as the system lets us: each connection and watch is one."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        # macOS has a lower limit beside this one.
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ SETTINGS = {
     "unix_socket_directories": "",
     "cluster_name": "memoro",
     "max_connections": "200",
-    "shared_buffers": "64MB",
+    "shared_buffers": "128MB",
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
@@ -115,11 +115,6 @@ class EmbeddedPostgres:
         if self._process is not None:
             await end(self._process, STOP)
             await asyncio.to_thread(self._end_orphans)
-
-    def kill(self) -> None:
-        """End it now; the next start recovers."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(signal.SIGQUIT)
 
     async def wait(self) -> int:
         """Wait for the server to end, for whatever reason; its exit code, or minus the signal that killed it."""

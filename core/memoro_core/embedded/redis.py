@@ -91,11 +91,6 @@ class EmbeddedRedis:
         if self._process is not None:
             await end(self._process, STOP)
 
-    def kill(self) -> None:
-        """End it now; the next start recovers."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(signal.SIGKILL)
-
     async def wait(self) -> int:
         """Wait for the server to end, for whatever reason; its exit code, or minus the signal that killed it."""
         return await self._process.wait() if self._process is not None else 0

@@ -9,6 +9,8 @@ from asyncio.subprocess import Process
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 from memoro_core.embedded.errors import EmbeddedError
 from memoro_core.embedded.postgres import EmbeddedPostgres
 from memoro_core.embedded.process import end, kill_session, spawn
@@ -83,10 +85,19 @@ class Service:
             logger.warning("%s ended (%s); starting it again in %.1f s", self._name, _how(code), seconds)
             await asyncio.sleep(seconds)
 
-    def kill(self) -> None:
-        """End it now, with all its children."""
-        if self._process is not None and self._process.returncode is None:
-            kill_session(self._process)
+    def listens_on(self, port: int) -> bool:
+        """Whether the process, or a child of it, has the port, rather than another program."""
+        if self._process is None or self._process.returncode is not None:
+            return False
+        try:
+            leader = psutil.Process(self._process.pid)
+            return any(
+                connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+                for process in (leader, *leader.children(recursive=True))
+                for connection in process.net_connections("tcp")
+            )
+        except psutil.Error:
+            return False
 
 
 async def keep_server_running(name: str, server: EmbeddedPostgres | EmbeddedRedis) -> None:

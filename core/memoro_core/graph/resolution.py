@@ -91,7 +91,7 @@ def names_to_find(readings: Iterable[Reading]) -> NamesToFind:
 def resolve(readings: Sequence[Reading], known: Iterable[KnownEntity]) -> Findings:
     """Merges what was found with itself and with what is known.
 
-    A name means the entity that has it; a person's first name means the one person known whose full name begins with it.
+    A name means the entity that has it; a person's first name means the one person whose full name begins with it.
     Wherever that leaves a choice, the name stays an entity of its own.
     """
     directory = _Directory(known)
@@ -189,14 +189,11 @@ class _Directory:
     def key_of(self, mention: _Mention) -> EntityKey:
         if mention.key in self._names:
             return mention.key
-        same_name = [key for key in self._by_alias.get(mention.key[1], ()) if _compatible(key[0], mention.key[0])]
-        if len(same_name) == 1:
-            return same_name[0]
-        if mention.key[0] == PERSON and not same_name:
-            persons = self._persons.get(mention.key[1], {})
-            if len(persons) == 1:
-                return next(iter(persons))
-        return mention.key
+        kind, name = mention.key
+        candidates = {key for key in self._by_alias.get(name, ()) if _compatible(key[0], kind)}
+        if kind == PERSON and first_name(name) is None:
+            candidates |= self._persons.get(name, {}).keys()
+        return candidates.pop() if len(candidates) == 1 else mention.key
 
     def _enter(self, key: EntityKey, name: str, aliases: Sequence[str]) -> None:
         self._names.setdefault(key, name)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
+from collections.abc import Callable
 from typing import Final
 
 import structlog
 
 from memoro_core.errors import MemoroError
+from memoro_core.ids import TenantId
 from memoro_core.jobs.model import JobRef
 from memoro_core.jobs.ports import HintQueue
+from memoro_core.tenancy.model import Tier
 
 _MAX_WAITING: Final = 50_000
 _MAX_BATCH: Final = 500
@@ -20,8 +23,9 @@ _log = structlog.get_logger(__name__)
 class BackgroundHinter:
     """Gathers hints while one send is under way. What can't be sent is left to the scheduler, which finds the row."""
 
-    def __init__(self, queue: HintQueue) -> None:
+    def __init__(self, queue: HintQueue, tier_of: Callable[[TenantId], Tier]) -> None:
         self._queue = queue
+        self._tier_of = tier_of
         self._waiting: deque[JobRef] = deque(maxlen=_MAX_WAITING)
         self._task: asyncio.Task[None] | None = None
 
@@ -39,10 +43,14 @@ class BackgroundHinter:
     async def _send(self) -> None:
         try:
             while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MAX_BATCH))]
-                try:
-                    await self._queue.send(batch)
-                except MemoroError as error:
-                    _log.warning("hints_not_sent", jobs=len(batch), reason=str(error))
+                batches: defaultdict[Tier, list[JobRef]] = defaultdict(list)
+                for _ in range(min(len(self._waiting), _MAX_BATCH)):
+                    ref = self._waiting.popleft()
+                    batches[self._tier_of(ref.tenant_id)].append(ref)
+                for tier, refs in batches.items():
+                    try:
+                        await self._queue.send(refs, tier=tier)
+                    except MemoroError as error:
+                        _log.warning("hints_not_sent", jobs=len(refs), reason=str(error))
         finally:
             self._task = None

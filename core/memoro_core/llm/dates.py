@@ -22,7 +22,7 @@ _SHAPES: Final = tuple(
         rf"{_MONTH}(?: of)?,? {_YEAR}",
         rf"(?:the )?{_DAY}(?: of)? {_MONTH},? {_YEAR}",
         rf"{_MONTH} (?:the )?{_DAY},? {_YEAR}",
-        r"(?P<year>\d{4})-(?P<number>\d{1,2})-(?P<day>\d{1,2})",
+        r"(?P<year>\d{4})-(?P<number>\d{1,2})(?:-(?P<day>\d{1,2}))?",
     )
 )
 
@@ -30,7 +30,7 @@ _SHAPES: Final = tuple(
 def absolute_date(text: str) -> datetime | None:
     """The first moment, in UTC, of the year, month or day that `text` names in full; None when it names none.
 
-    "2021", "May 2021", "7 May 2021", "May 7th, 2021" and "2021-05-07" are read; "last Tuesday" is not.
+    "2021", "May 2021", "7 May 2021", "May 7th, 2021", "2021-05" and "2021-05-07" are read; "last Tuesday" is not.
     """
     text = " ".join(text.split())
     for shape in _SHAPES:

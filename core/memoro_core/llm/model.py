@@ -70,7 +70,7 @@ class ExtractionSource:
 
 @dataclass(frozen=True, slots=True)
 class ExtractedEntity:
-    """Something named in the text. `type` is upper snake case: PERSON, ORGANIZATION, PLACE, PRODUCT, EVENT, DATE, TOPIC …"""
+    """Something named in the text. `type` is upper snake case: PERSON, ORGANIZATION, PLACE, PRODUCT, EVENT, TOPIC …"""
 
     name: str
     type: str
@@ -91,7 +91,7 @@ class ExtractedRelationship:
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """The graph of one text. `partial` says that the provider's answer was cut off and only its complete items are here."""
+    """The graph of one text. `partial` says that something was left out: a cut-off answer, or a limit reached."""
 
     entities: Sequence[ExtractedEntity]
     relationships: Sequence[ExtractedRelationship]

@@ -47,8 +47,8 @@ class EnrichmentStore(Protocol):
     ) -> JobEvent:
         """Writes everything and ends the job in one transaction; the terminal event.
 
-        A memory that was deleted or given to another job meanwhile is left out. What a memory had stated before is taken
-        back first. Raises LeaseLost, and EMBEDDING_MODEL_CHANGED when the deployment holds vectors of another model;
+        A memory that was deleted or given to another job meanwhile is left out. What a memory had stated before is
+        taken back first. Raises LeaseLost, and ProviderError when the deployment holds vectors of another model;
         nothing is written then.
         """
         ...

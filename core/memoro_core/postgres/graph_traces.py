@@ -25,8 +25,8 @@ async def remove_traces_in(connection: Connection, tenant_id: TenantId, memory_i
     """Takes back, within a transaction of the tenant, all that only these memories state.
 
     Embeddings, mentions and provenance go. So do facts that lose their last source (what such a fact had superseded
-    stands again) and entities that nothing tells of any more. Call it with the memories' rows locked, before they are
-    deleted.
+    stands again, or gives way to the next in line) and entities that nothing tells of any more. Call it with the
+    memories' rows locked, before they are deleted.
     """
     if not memory_ids:
         return
@@ -41,6 +41,6 @@ async def remove_traces_in(connection: Connection, tenant_id: TenantId, memory_i
         removed = await connection.fetch(_SQL["remove_unfounded"], tenant_id, facts)
         if removed:
             facts = [row["relationship_id"] for row in removed]
-            await connection.execute(_SQL["restore_superseded"], tenant_id, facts)
+            await connection.execute(_SQL["mend_superseded"], tenant_id, facts)
     if mentioned:
         await connection.execute(_SQL["remove_orphans"], tenant_id, [row["entity_id"] for row in mentioned])

@@ -11,6 +11,18 @@ import unicodedata
 
 ITERATIONS = 4096
 SALT_BYTES = 16
+FORBIDDEN = (
+    stringprep.in_table_a1,
+    stringprep.in_table_c12,
+    stringprep.in_table_c21_c22,
+    stringprep.in_table_c3,
+    stringprep.in_table_c4,
+    stringprep.in_table_c5,
+    stringprep.in_table_c6,
+    stringprep.in_table_c7,
+    stringprep.in_table_c8,
+    stringprep.in_table_c9,
+)
 
 
 def scram_verifier(password: str, *, salt: bytes | None = None) -> str:
@@ -24,13 +36,23 @@ def scram_verifier(password: str, *, salt: bytes | None = None) -> str:
 
 
 def _prepared(password: str) -> str:
-    """The password as clients hash it: mapped and normalised after RFC 4013."""
+    """The password as PostgreSQL and its clients hash it: after RFC 4013, or as it is when that forbids it."""
     mapped = "".join(
         " " if stringprep.in_table_c12(character) else character
         for character in password
         if not stringprep.in_table_b1(character)
     )
-    return unicodedata.normalize("NFKC", mapped)
+    prepared = unicodedata.normalize("NFKC", mapped)
+    forbidden = any(in_table(character) for character in prepared for in_table in FORBIDDEN)
+    return password if forbidden or not prepared or _is_mixed(prepared) else prepared
+
+
+def _is_mixed(text: str) -> bool:
+    """Whether right-to-left text is mixed with left-to-right text, or does not stand at both ends (RFC 3454, 6)."""
+    if not any(map(stringprep.in_table_d1, text)):
+        return False
+    ends = stringprep.in_table_d1(text[0]) and stringprep.in_table_d1(text[-1])
+    return not ends or any(map(stringprep.in_table_d2, text))
 
 
 def _base64(data: bytes) -> str:

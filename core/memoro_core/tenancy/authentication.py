@@ -11,8 +11,9 @@ from typing import Final
 
 from memoro_core.clock import Clock
 from memoro_core.errors import Code, MemoroError, Reason
+from memoro_core.ids import TenantId
 from memoro_core.tenancy.keys import MAX_LENGTH, parse_key
-from memoro_core.tenancy.model import Principal, TenantState
+from memoro_core.tenancy.model import Principal, TenantState, Tier
 from memoro_core.tenancy.ports import TenancyStore
 
 _MAX_REMEMBERED: Final = 10_000
@@ -28,7 +29,12 @@ class Authenticator:
         self._store = store
         self._clock = clock
         self._ttl = ttl
+        self._tiers: dict[TenantId, Tier] = {}
         self._verdicts: OrderedDict[bytes, tuple[float, asyncio.Task[Principal | MemoroError]]] = OrderedDict()
+
+    def tier_of(self, tenant_id: TenantId) -> Tier:
+        """The tier that a tenant had when it last called here; the lowest for one that never did."""
+        return self._tiers.get(tenant_id, Tier.FREE)
 
     async def authenticate(self, authorization: str | None) -> Principal:
         """The caller behind `Bearer <key>`.
@@ -75,6 +81,7 @@ class Authenticator:
             return _invalid()
         if credential.tenant_state is TenantState.SUSPENDED:
             return MemoroError(Code.PERMISSION_DENIED, Reason.TENANT_SUSPENDED, "the tenant is suspended")
+        self._tiers[credential.tenant_id] = credential.tier
         return Principal(credential.tenant_id, credential.api_key_id, credential.scopes, credential.tier)
 
 

@@ -109,7 +109,7 @@ def from_memory(memory: Memory) -> memory_pb2.Memory:
         user_id=memory.user_id,
         kind=KINDS[memory.kind],
         text=memory.text,
-        metadata=memory.metadata,  # type: ignore[arg-type]  # the runtime takes a mapping for a Struct; its stub does not
+        metadata=memory.metadata or None,  # type: ignore[arg-type]  # the runtime takes a mapping for a Struct; its stub does not
         status=STATUSES[memory.status],
         conversation_id=memory.conversation_id,
         position=memory.position,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
 
@@ -41,8 +42,12 @@ def to_time(message: Message, field: str, path: str | None = None) -> datetime |
     return _EPOCH + timedelta(seconds=stamp.seconds, microseconds=stamp.nanos // 1000)
 
 
+@lru_cache(maxsize=256)
 def from_time(moment: datetime) -> Timestamp:
-    """A Timestamp of an aware time."""
+    """A Timestamp of an aware time, to be copied into a message and not to be changed.
+
+    Remembered, because what was just accepted bears the same time in five places.
+    """
     since = moment - _EPOCH
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 

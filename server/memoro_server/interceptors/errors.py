@@ -24,7 +24,7 @@ class ErrorsInterceptor:
     name: Final = "errors"
 
     def __init__(self) -> None:
-        self._logger = structlog.get_logger("memoro.server")
+        self._logger = structlog.get_logger("memoro.server").bind()
 
     def wrap(self, method: Method, proceed: Handler) -> Handler:
         logger = self._logger

@@ -25,7 +25,7 @@ class TelemetryInterceptor:
 
     def __init__(self, metrics: ServerMetrics) -> None:
         self._metrics = metrics
-        self._logger = structlog.get_logger("memoro.server")
+        self._logger = structlog.get_logger("memoro.server").bind()
 
     def wrap(self, method: Method, proceed: Handler) -> Handler:
         metrics = self._metrics.of_method(method.path)

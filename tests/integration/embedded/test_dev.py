@@ -20,6 +20,7 @@ import pytest
 from redis.asyncio import Redis
 
 from memoro_core.embedded.leftovers import POSTGRES_NAMES, REDIS_NAMES, servers_in, services_of
+from memoro_core.embedded.ports import free_port
 from memoro_core.embedded.readiness import is_ready
 from tests.support import run_stub_dev
 from tests.support.stacks import temporary_data_dir
@@ -158,6 +159,16 @@ async def test_two_run_side_by_side_on_one_wanted_ops_port(folder: Path) -> None
             ports = {port_of(running.line["ops"]) for running in (one, two)}
             assert len(ports | {ops_port}) == 3
             assert len({running.line["endpoint"] for running in (one, two)}) == 2
+
+
+async def test_two_that_want_the_same_free_ops_port_at_once_each_get_one(folder: Path) -> None:
+    with temporary_data_dir() as other:
+        ops_port = free_port()
+        async with dev(folder, ops_port=ops_port) as one, dev(other, ops_port=ops_port) as two:
+            await asyncio.gather(one.announced(), two.announced())
+            ports = [port_of(running.line["ops"]) for running in (one, two)]
+            assert ports[0] != ports[1]
+            assert [await is_ready(port) for port in ports] == [True, True]
 
 
 async def test_a_second_on_the_same_data_is_told_who_holds_it(folder: Path) -> None:

@@ -118,7 +118,7 @@ async def test_a_migration_out_of_order_is_refused(fresh: str, directory: Path) 
 
 
 async def test_the_services_role_is_made_and_takes_a_new_password(stack: Stack, role: str) -> None:
-    for password in ("first-secret", "второй секрет", "p%2540ss"):
+    for password in ("first-secret", "второй секрет", "p%2540ss", "a\u00adb\u2168", "\u05e9\u05dcabc", "bell%07"):
         url = as_user(stack.owner_url, role, password.replace(" ", "%20"))
         assert (await migrate(stack.owner_url, service_url=url)).service_role == role
         connection = await asyncpg.connect(url)

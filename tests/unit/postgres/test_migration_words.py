@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memoro_core.postgres.dbmate import dbmate_url, run_dbmate
@@ -39,6 +39,7 @@ def test_a_verifier_as_postgresql_itself_makes_it() -> None:
     )
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.text(min_size=1, max_size=40).filter(lambda text: "\0" not in text))
 def test_a_verifier_never_holds_the_password_nor_repeats(password: str) -> None:
     one, two = scram_verifier(password), scram_verifier(password)

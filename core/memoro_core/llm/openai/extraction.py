@@ -1,0 +1,107 @@
+"""Graph extraction over the OpenAI protocol: strict schema, one repair, and salvage of what is complete."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from memoro_core.errors import ProviderError
+from memoro_core.llm.model import Extraction, ExtractionSource, Operation, Usage
+from memoro_core.llm.openai.answers import SCHEMA, Salvage, read_answer, to_graph
+from memoro_core.llm.openai.endpoint import OpenAIEndpoint
+from memoro_core.llm.openai.failures import invalid_response
+from memoro_core.llm.openai.vectors import read_tokens
+from memoro_core.llm.prompts import extraction_messages, repair_messages
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletionMessageParam
+    from openai.types.shared_params import ResponseFormatJSONSchema
+
+MAX_OUTPUT_TOKENS: Final = 4_096
+_FORMAT: Final[ResponseFormatJSONSchema] = {
+    "type": "json_schema",
+    "json_schema": {"name": "knowledge_graph", "strict": True, "schema": SCHEMA},
+}
+
+
+class OpenAIExtractionProvider:
+    """Entities and relationships from a chat model behind an OpenAI-compatible endpoint.
+
+    An unusable answer is sent back once, with what is wrong with it; if the second is no better, the complete items of
+    either are kept and the extraction is partial, as it is when the answer was cut off at 4,096 tokens. Usage counts
+    every call, and stands in the ProviderError when the last of them fails.
+    """
+
+    def __init__(self, endpoint: OpenAIEndpoint, *, model: str) -> None:
+        self._endpoint = endpoint
+        self._model = model
+
+    async def extract(self, source: ExtractionSource) -> Extraction:
+        """The graph of one text; empty when it holds no facts. Raises ProviderError."""
+        usage: list[Usage] = []
+        await self._endpoint.acquire()
+        try:
+            return await self._extract(source, usage)
+        except ProviderError as error:
+            error.usage = tuple(usage)
+            raise
+        finally:
+            self._endpoint.release()
+
+    async def _extract(self, source: ExtractionSource, usage: list[Usage]) -> Extraction:
+        asked = extraction_messages(source)
+        content, cut = await self._ask(asked, usage)
+        first = read_answer(content)
+        if first.problem is None or cut:
+            return _extraction(first, usage, partial=first.problem is not None)
+        content, cut = await self._ask(repair_messages(asked, content, first.problem), usage)
+        second = read_answer(content)
+        if second.problem is None:
+            return _extraction(second, usage, partial=False)
+        best = second if second else first
+        if not best and not cut:
+            raise invalid_response("it has no usable item, asked twice")
+        return _extraction(best, usage, partial=True)
+
+    async def _ask(self, messages: list[dict[str, str]], usage: list[Usage]) -> tuple[str, bool]:
+        """The answer's text, and whether it was cut off; what it cost is added to `usage` first of all."""
+        answer = await self._endpoint.send(
+            lambda client: client.chat.completions.with_raw_response.create(
+                model=self._model,
+                messages=cast("list[ChatCompletionMessageParam]", messages),
+                response_format=_FORMAT,
+                max_completion_tokens=MAX_OUTPUT_TOKENS,
+            )
+        )
+        usage.append(
+            Usage(
+                "openai",
+                self._model,
+                Operation.EXTRACT,
+                read_tokens(answer, "prompt_tokens"),
+                read_tokens(answer, "completion_tokens"),
+            )
+        )
+        return _content(answer)
+
+
+def _content(answer: dict[str, Any]) -> tuple[str, bool]:
+    choices = answer.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(message, dict):
+        raise invalid_response("it has no message")
+    finish = choice.get("finish_reason")
+    if finish == "content_filter" or message.get("refusal"):
+        raise ProviderError("the model declined to read this text", retryable=False)
+    content = message.get("content")
+    if isinstance(content, dict):  # some servers parse the JSON themselves
+        content = json.dumps(content)
+    if not isinstance(content, str):
+        raise invalid_response("its message has no text")
+    return content, finish == "length"
+
+
+def _extraction(found: Salvage, usage: list[Usage], *, partial: bool) -> Extraction:
+    entities, relationships, cut = to_graph(found.answer)
+    return Extraction(entities, relationships, tuple(usage), partial=partial or cut)

@@ -1,0 +1,66 @@
+"""Words of texts, and how near words are to each other in meaning."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memoro_core.llm.ports import EmbeddingProvider
+
+WORD_CACHE_SIZE: Final = 20_000
+"""How many words' vectors are kept; at 256 dimensions they take 20 MB."""
+MAX_WORD_LENGTH: Final = 40
+MAX_WORDS: Final = 400
+"""More words of one text than that are not looked at."""
+
+_WORD: Final = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)?")
+_SUFFIX: Final = re.compile(r"['\u2019].*")
+_STOP_WORDS: Final = frozenset(
+    """
+    a about above after again against all am an and any are as at be because been before being below between both but by
+    can could did do does doing don down during each few for from further had has have having he her here hers herself
+    him himself his how i if in into is it its itself just ll me more most my myself no nor not now of off on once only
+    or other our ours ourselves out over own re s same shall she should so some such t than that the their theirs them
+    themselves then there these they this those through to too under until up ve very was we were what when where which
+    while who whom whose why will with would you your yours yourself yourselves
+    """.split()
+)
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text that carry meaning, in lower case, each once, in order; 400 at most."""
+    words: dict[str, None] = {}
+    for match in _WORD.finditer(text):
+        word = _SUFFIX.sub("", match.group()).lower()
+        if 1 < len(word) <= MAX_WORD_LENGTH and word not in _STOP_WORDS:
+            words[word] = None
+            if len(words) == MAX_WORDS:
+                break
+    return list(words)
+
+
+class WordVectors:
+    """Vectors of single words, from a provider that makes them in microseconds; the recent ones are kept."""
+
+    def __init__(self, embedder: EmbeddingProvider, *, cache_size: int = WORD_CACHE_SIZE) -> None:
+        self._embedder = embedder
+        self._cache_size = cache_size
+        self._rows: dict[str, int] = {}
+        self._table = np.zeros((0, embedder.model.dimensions), dtype=np.float32)
+
+    async def vectors(self, words: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors, shape (words, dimensions), in order. Raises ProviderError."""
+        missing = [word for word in dict.fromkeys(words) if word not in self._rows]
+        if missing:
+            embeddings = await self._embedder.embed(missing)
+            fresh = np.asarray(embeddings.vectors, dtype=np.float32)
+            if len(self._rows) + len(missing) > self._cache_size:
+                # Starting anew keeps it simple, and costs one slow search in thousands.
+                self._rows, self._table = {}, self._table[:0]
+                return await self._all_fresh(words, missing, fresh)
+            self._keep(missing, fresh)
+        return self._table[[self._rows[word] for word in words]]

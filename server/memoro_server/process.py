@@ -1,0 +1,106 @@
+"""One server process, from its settings to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from contextlib import AsyncExitStack
+
+import structlog
+
+from memoro_core.container import open_container
+from memoro_core.errors import MemoroError, unavailable
+from memoro_core.ops.http import OpsServer
+from memoro_core.settings import Settings
+from memoro_server.app import MemoroServer
+from memoro_server.health import Serving
+from memoro_server.metrics import ServerMetrics
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+async def serve(settings: Settings, parent: socket.socket | None = None) -> int:
+    """Serves until SIGTERM or SIGINT, then drains; a second signal stops at once. The exit code.
+
+    With a `parent` the process is one of several on a shared port: it tells the parent over that socket whether it serves
+    (`1` or `0`), leaves operations over HTTP to it, and drains when the parent is gone.
+    """
+    logger = structlog.get_logger("memoro.server")
+    stop, stop_now = asyncio.Event(), asyncio.Event()
+    _on_signals(stop, stop_now)
+    try:
+        async with AsyncExitStack() as stack:
+            container = await stack.enter_async_context(open_container(settings))
+            metrics = ServerMetrics()
+            server = await stack.enter_async_context(MemoroServer(container, metrics, shared_port=parent is not None))
+            if parent is None:
+                ops = OpsServer(
+                    settings.ops_host, settings.server_ops_port, {"serving": _check(server.serving)}, metrics.registry
+                )
+                await stack.enter_async_context(ops)
+                logger.info("serving", port=server.port, ops_port=ops.port, pid=os.getpid())
+            else:
+                reporting = asyncio.create_task(_report(server.serving, parent))
+                stack.push_async_callback(_end, reporting)
+                watching = asyncio.create_task(_wait_for_end(parent, stop))
+                stack.push_async_callback(_end, watching)
+                logger.info("serving", port=server.port, pid=os.getpid())
+            await stop.wait()
+            logger.info("draining", port=server.port)
+            await _until(server.drain(), stop_now)
+    except (MemoroError, OSError) as error:
+        logger.error("the server can't run", reason=str(error))
+        return 1
+    logger.info("stopped")
+    return 0
+
+
+def _on_signals(stop: asyncio.Event, stop_now: asyncio.Event) -> None:
+    def on_signal() -> None:
+        (stop_now if stop.is_set() else stop).set()
+
+    loop = asyncio.get_running_loop()
+    for number in _STOP_SIGNALS:
+        loop.add_signal_handler(number, on_signal)
+
+
+def _check(serving: Serving):  # type: ignore[no-untyped-def]
+    async def check() -> None:
+        if not serving:
+            raise unavailable("server")
+
+    return check
+
+
+async def _report(serving: Serving, parent: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(ConnectionError):
+        while True:
+            change = serving.next_change()
+            await loop.sock_sendall(parent, b"1" if serving else b"0")
+            await change.wait()
+
+
+async def _wait_for_end(parent: socket.socket, stop: asyncio.Event) -> None:
+    """The parent sends nothing: what can be read is that it is gone."""
+    with contextlib.suppress(ConnectionError):
+        await asyncio.get_running_loop().sock_recv(parent, 1)
+    stop.set()
+
+
+async def _until(draining, stop_now: asyncio.Event) -> None:  # type: ignore[no-untyped-def]
+    """Drains to the end, or until a second signal."""
+    tasks = {asyncio.create_task(draining), asyncio.create_task(stop_now.wait())}
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        await _end(task)
+    for task in done:
+        task.result()
+
+
+async def _end(task: asyncio.Task) -> None:  # type: ignore[type-arg]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
