@@ -1,8 +1,6 @@
 -- migrate:up
 
--- Extensions: vectors, and B-tree columns within GIN indexes so that the tenant can lead them.
 CREATE EXTENSION IF NOT EXISTS vector;
-CREATE EXTENSION IF NOT EXISTS btree_gin;
 
 -- Roles. Services log in as a role of their own (see `memoro migrate`), which is a member of both:
 --   memoro_app     a tenant's data, one tenant at a time, under row-level security;
@@ -96,7 +94,8 @@ CREATE INDEX memories_by_user ON memories (tenant_id, user_id, memory_id);
 CREATE UNIQUE INDEX memories_by_conversation ON memories (tenant_id, user_id, conversation_id, position)
     WHERE conversation_id IS NOT NULL;
 CREATE INDEX memories_by_time ON memories (tenant_id, user_id, occurred_at);
-CREATE INDEX memories_by_lexeme ON memories USING gin (tenant_id, user_id, lexemes);
+-- No GIN index over the lexemes: `@@` is not leakproof, so under row-level security no plan may use it. A search reads the
+-- lexemes of one user, by memories_by_user.
 
 CREATE TABLE memory_embeddings (
     tenant_id  uuid        NOT NULL,

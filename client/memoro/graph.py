@@ -54,7 +54,7 @@ class AsyncGraph:
         *,
         user_id: str,
         entity_ids: Iterable[str] = (),
-        names: Iterable[str] = (),
+        entity_names: Iterable[str] = (),
         max_depth: int = 0,
         predicates: Iterable[str] = (),
         direction: Direction | None = None,
@@ -71,7 +71,7 @@ class AsyncGraph:
         request = memory_service_pb2.TraverseGraphRequest(
             user_id=user_id,
             entity_ids=entity_ids,
-            entity_names=names,
+            entity_names=entity_names,
             max_depth=max_depth,
             predicates=predicates,
             direction=wire.enum_number(Direction, direction),

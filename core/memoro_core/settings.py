@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
-from pydantic import AliasChoices, Field, PostgresDsn, RedisDsn, SecretStr, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    PostgresDsn,
+    RedisDsn,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LOCAL_EMBEDDING_DIMENSIONS: Final = 256
+"""How long the vectors of the local provider are."""
 
 
 class Settings(BaseSettings):
@@ -97,3 +109,11 @@ class Settings(BaseSettings):
     def owner_database_url(self) -> str:
         """Where migrations run: the owner's URL, or the common one when none is set."""
         return str(self.migration_database_url or self.database_url)
+
+
+def problems_of(error: ValidationError) -> Sequence[str]:
+    """What is wrong with the settings, a line each, without their values: one of them may hold a password."""
+    return [
+        f"setting {'.'.join(map(str, problem['loc'])) or 'combination'}: {problem['msg']}"
+        for problem in error.errors(include_input=False, include_url=False)
+    ]

@@ -10,7 +10,7 @@ import uvloop
 from pydantic import ValidationError
 
 from memoro_core.logs import configure_logging
-from memoro_core.settings import Settings
+from memoro_core.settings import Settings, problems_of
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,16 +22,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = Settings() if options.processes is None else Settings(processes=options.processes)
     except ValidationError as error:
-        # Without the values: a setting may hold a password.
-        for problem in error.errors(include_input=False, include_url=False):
-            sys.stderr.write(f"setting {'.'.join(map(str, problem['loc'])) or 'combination'}: {problem['msg']}\n")
+        sys.stderr.write("".join(f"{problem}\n" for problem in problems_of(error)))
         return 2
     configure_logging(settings)
     if options.child is None and settings.processes > 1:
-        from memoro_server.supervisor import Supervisor  # noqa: PLC0415 - only one of the two: this one never loads gRPC
+        from memoro_server.supervisor import Supervisor  # the one that never loads gRPC
 
         return uvloop.run(Supervisor(settings).run())
-    from memoro_server.process import serve  # noqa: PLC0415 - as above
+    from memoro_server.process import serve
 
     if options.child is None:
         return uvloop.run(serve(settings))

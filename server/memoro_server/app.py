@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import grpc
 import grpc.aio
 import structlog
-from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio as reflection
@@ -18,7 +17,6 @@ from grpc_reflection.v1alpha.reflection import aio as reflection
 from memoro.v1 import admin_service_pb2, jobs_service_pb2, memory_service_pb2
 from memoro_core.container import Container
 from memoro_core.settings import Settings
-from memoro_server.health import HealthServicer, Serving
 from memoro_server.interceptors import Interceptor
 from memoro_server.interceptors.authentication import AuthenticationInterceptor
 from memoro_server.interceptors.deadline import DeadlineInterceptor
@@ -29,12 +27,14 @@ from memoro_server.interceptors.telemetry import TelemetryInterceptor
 from memoro_server.interceptors.validation import ValidationInterceptor
 from memoro_server.metrics import ServerMetrics
 from memoro_server.monitor import Monitor
-from memoro_server.router import Router
+from memoro_server.router import Router, Servicers
 from memoro_server.rules import Rules
 from memoro_server.servicers.admin import AdminServicer
 from memoro_server.servicers.graph import GraphServicer
+from memoro_server.servicers.health import HealthServicer
 from memoro_server.servicers.jobs import JobsServicer
 from memoro_server.servicers.memory import MemoryServicer
+from memoro_server.serving import Serving
 from memoro_server.tls import server_credentials
 
 MEMORY: Final = memory_service_pb2.DESCRIPTOR.services_by_name["MemoryService"]
@@ -101,7 +101,7 @@ class MemoroServer:
         """Stops without cutting calls off.
 
         Health checks say NOT_SERVING and watches end with SERVER_DRAINING at once; other calls are taken for
-        `drain_notice` more seconds, until whoever balances has seen it; then those under way have `drain_grace` seconds.
+        `drain_notice` more seconds, until whoever balances has seen it; those then under way have `drain_grace` more.
         """
         self.serving.close()
         self._metrics.serving.set(0)
@@ -124,7 +124,7 @@ class MemoroServer:
                 return self._server.add_insecure_port(address)
             return self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
-            raise OSError(f"can't listen on {address}: the port is taken, or the address is not this machine's") from error
+            raise OSError(f"can't listen on {address}: the port is taken, or the address is another's") from error
 
     def _interceptors(self, container: Container, rules: Rules) -> Sequence[Interceptor]:
         return (
@@ -137,9 +137,9 @@ class MemoroServer:
             ValidationInterceptor(rules),
         )
 
-    def _servicers(self, container: Container, rules: Rules) -> Mapping[ServiceDescriptor, Sequence[object]]:
+    def _servicers(self, container: Container, rules: Rules) -> Servicers:
         settings = container.settings
-        servicers: dict[ServiceDescriptor, Sequence[object]] = {
+        servicers: dict[Any, Sequence[object]] = {
             MEMORY: (MemoryServicer(container.memories, container.search, rules), GraphServicer(container.graph)),
             JOBS: (
                 JobsServicer(

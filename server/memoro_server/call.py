@@ -43,7 +43,7 @@ class Call:
     @property
     def principal(self) -> Principal:
         """Who calls. Only for methods that need credentials."""
-        assert self._principal is not None, f"{self.method.path} was not authenticated"  # noqa: S101 - a programming error
+        assert self._principal is not None, f"{self.method.path} was not authenticated"
         return self._principal
 
     @principal.setter

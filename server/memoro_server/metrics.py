@@ -12,14 +12,13 @@ _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 class MethodMetrics:
     """The numbers of one method, found once and kept: finding them costs more than counting."""
 
-    __slots__ = ("_by_code", "_calls", "_method", "_seconds", "in_flight")
+    __slots__ = ("_by_code", "_calls", "_method", "_seconds")
 
-    def __init__(self, method: str, calls: Counter, seconds: Histogram, in_flight: Gauge) -> None:
+    def __init__(self, method: str, calls: Counter, seconds: Histogram) -> None:
         self._method = method
         self._calls = calls
         self._by_code: dict[str, Counter] = {}
         self._seconds = seconds.labels(method=method)
-        self.in_flight = in_flight.labels(method=method)
 
     def record(self, code: str, seconds: float) -> None:
         """Counts a call that has ended with the status of that name."""
@@ -44,10 +43,9 @@ class ServerMetrics:
         self._seconds = Histogram(
             "memoro_server_call_seconds", "How long calls took.", ("method",), buckets=_BUCKETS, registry=self.registry
         )
-        self._in_flight = Gauge(
+        self.in_flight = Gauge(
             "memoro_server_calls_in_flight",
-            "Calls under way.",
-            ("method",),
+            "Calls under way, open streams among them.",
             registry=self.registry,
             multiprocess_mode="livesum",
         )
@@ -73,4 +71,4 @@ class ServerMetrics:
 
     def of_method(self, path: str) -> MethodMetrics:
         """The numbers of one method."""
-        return MethodMetrics(path, self._calls, self._seconds, self._in_flight)
+        return MethodMetrics(path, self._calls, self._seconds)

@@ -8,8 +8,8 @@ from typing import Final, Protocol
 import structlog
 
 from memoro_core.errors import MemoroError
-from memoro_server.health import Serving
 from memoro_server.metrics import ServerMetrics
+from memoro_server.serving import Serving
 
 _INTERVAL: Final = 1.0
 _PING_TIMEOUT: Final = 5.0

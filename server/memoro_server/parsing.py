@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, TypeVar
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -20,7 +20,7 @@ _NOT_UTF8: Final = "must be valid UTF-8"
 
 
 def parse(request_class: type[M], data: bytes) -> M:
-    """The request that `data` spells. Raises INVALID_FIELD for garbage, for text that is not UTF-8, and for unknown fields."""
+    """The request that `data` spells. Raises INVALID_FIELD for garbage, text that is not UTF-8, and unknown fields."""
     try:
         request = request_class.FromString(data)
     except DecodeError:
@@ -33,17 +33,17 @@ def parse(request_class: type[M], data: bytes) -> M:
     return request
 
 
-def _why_garbage(descriptor: Descriptor, data: bytes) -> MemoroError:
+def _why_garbage(descriptor: Any, data: bytes) -> MemoroError:
     path = _first_bad_text(descriptor, data, "", _MAX_DEPTH)
     if path is not None:
         return invalid_field(path, _NOT_UTF8)
     return invalid_field("request", f"is not an encoded {descriptor.full_name}")
 
 
-def _first_bad_text(descriptor: Descriptor, data: bytes, prefix: str, depth: int) -> str | None:
+def _first_bad_text(descriptor: Any, data: bytes, prefix: str, depth: int) -> str | None:
     """The path of the first text field that is not UTF-8. Reads the wire format through a message without fields."""
     try:
-        fields = UnknownFieldSet(Empty.FromString(data))
+        fields = _unknown(Empty.FromString(data))
     except DecodeError:
         return None
     seen: dict[int, int] = {}
@@ -63,6 +63,11 @@ def _first_bad_text(descriptor: Descriptor, data: bytes, prefix: str, depth: int
     return None
 
 
+def _unknown(message: Message) -> Sequence[Any]:
+    fields = UnknownFieldSet(message)
+    return [fields[index] for index in range(len(fields))]
+
+
 def _is_utf8(data: bytes) -> bool:
     try:
         data.decode()
@@ -73,7 +78,7 @@ def _is_utf8(data: bytes) -> bool:
 
 def _unknown_fields(message: Message, prefix: str) -> Iterator[str]:
     """The paths of unknown fields, `#17` for the field with that number."""
-    for field in UnknownFieldSet(message):
+    for field in _unknown(message):
         yield f"{prefix}#{field.field_number}"
     for descriptor, value in message.ListFields():
         if descriptor.message_type is None:

@@ -13,9 +13,10 @@ from memoro_core.tenancy.model import Scope
 class Policy:
     """The rules of one method.
 
-    `scope` None: no credentials are needed (health and reflection only). `weight`: tokens that a call takes from its rate
-    bucket. `idempotent`: the same request may be sent again, so that a client may retry. `longest_deadline`, in seconds:
-    the deadline of a call that sets none, and the bound of one that sets a longer one. `streaming`: it answers with a stream.
+    `scope` None: no credentials are needed (health and reflection only). `weight`: tokens that a call takes from its
+    rate bucket. `idempotent`: the same request may be sent again, so that a client may retry. `longest_deadline`, in
+    seconds: the deadline of a call that sets none, and of one that sets a longer one. `streaming`: it answers with a
+    stream.
     """
 
     scope: Scope | None

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
 from contextlib import AsyncExitStack
+from typing import Any
 
 import structlog
 
 from memoro_core.container import open_container
 from memoro_core.errors import MemoroError, unavailable
-from memoro_core.ops.http import OpsServer
+from memoro_core.ops.http import Check, OpsServer
 from memoro_core.settings import Settings
 from memoro_server.app import MemoroServer
-from memoro_server.health import Serving
 from memoro_server.metrics import ServerMetrics
+from memoro_server.serving import Serving
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -25,8 +27,8 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 async def serve(settings: Settings, parent: socket.socket | None = None) -> int:
     """Serves until SIGTERM or SIGINT, then drains; a second signal stops at once. The exit code.
 
-    With a `parent` the process is one of several on a shared port: it tells the parent over that socket whether it serves
-    (`1` or `0`), leaves operations over HTTP to it, and drains when the parent is gone.
+    With a `parent` the process is one of several on a shared port: it tells the parent over that socket whether it
+    serves (`1` or `0`), leaves operations over HTTP to it, and drains when the parent is gone.
     """
     logger = structlog.get_logger("memoro.server")
     stop, stop_now = asyncio.Event(), asyncio.Event()
@@ -48,9 +50,12 @@ async def serve(settings: Settings, parent: socket.socket | None = None) -> int:
                 watching = asyncio.create_task(_wait_for_end(parent, stop))
                 stack.push_async_callback(_end, watching)
                 logger.info("serving", port=server.port, pid=os.getpid())
+            # What was loaded to start stays for good: no collection of garbage need look at it again.
+            gc.collect()
+            gc.freeze()
             await stop.wait()
             logger.info("draining", port=server.port)
-            await _until(server.drain(), stop_now)
+            await _drain(server, stop_now)
     except (MemoroError, OSError) as error:
         logger.error("the server can't run", reason=str(error))
         return 1
@@ -67,7 +72,7 @@ def _on_signals(stop: asyncio.Event, stop_now: asyncio.Event) -> None:
         loop.add_signal_handler(number, on_signal)
 
 
-def _check(serving: Serving):  # type: ignore[no-untyped-def]
+def _check(serving: Serving) -> Check:
     async def check() -> None:
         if not serving:
             raise unavailable("server")
@@ -91,16 +96,18 @@ async def _wait_for_end(parent: socket.socket, stop: asyncio.Event) -> None:
     stop.set()
 
 
-async def _until(draining, stop_now: asyncio.Event) -> None:  # type: ignore[no-untyped-def]
+async def _drain(server: MemoroServer, stop_now: asyncio.Event) -> None:
     """Drains to the end, or until a second signal."""
-    tasks = {asyncio.create_task(draining), asyncio.create_task(stop_now.wait())}
-    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in pending:
-        await _end(task)
-    for task in done:
-        task.result()
+    draining, asked = asyncio.create_task(server.drain()), asyncio.create_task(stop_now.wait())
+    try:
+        await asyncio.wait((draining, asked), return_when=asyncio.FIRST_COMPLETED)
+        if draining.done():
+            draining.result()
+    finally:
+        await _end(draining)
+        await _end(asked)
 
 
-async def _end(task: asyncio.Task) -> None:  # type: ignore[type-arg]
+async def _end(task: asyncio.Task[Any]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

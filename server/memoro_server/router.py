@@ -25,9 +25,9 @@ Servicers: TypeAlias = Mapping[ServiceDescriptor, Sequence[object]]
 class Router(grpc.GenericRpcHandler):
     """Serves every method of the given services behind the interceptors; any other is METHOD_UNKNOWN.
 
-    The chain of each method is built once, here, rather than by gRPC for each call; and a single generic handler costs less
-    than registered methods, for each of which the server keeps a waiting call of its own. Raises ValueError for a method
-    without a policy or without exactly one servicer.
+    The chain of each method is built once, here, rather than by gRPC for each call; and a single generic handler costs
+    less than registered methods, for each of which the server keeps a waiting call of its own. Raises ValueError for a
+    method without a policy or without exactly one servicer.
     """
 
     def __init__(self, servicers: Servicers, interceptors: Sequence[Interceptor]) -> None:
@@ -113,8 +113,12 @@ def _rpc_handler(
     async def handle(request: Any, context: Context) -> bytes | None:
         return await handler(request, Call(method, context))
 
-    if descriptor.client_streaming:
-        make = grpc.stream_stream_rpc_method_handler if descriptor.server_streaming else grpc.stream_unary_rpc_method_handler
-        return make(handle, request_deserializer=request_class.FromString)  # type: ignore[arg-type]
-    make = grpc.unary_stream_rpc_method_handler if descriptor.server_streaming else grpc.unary_unary_rpc_method_handler
-    return make(handle)  # type: ignore[arg-type]
+    match descriptor.client_streaming, descriptor.server_streaming:
+        case False, False:
+            return grpc.unary_unary_rpc_method_handler(handle)
+        case False, True:
+            return grpc.unary_stream_rpc_method_handler(handle)
+        case True, False:
+            return grpc.stream_unary_rpc_method_handler(handle, request_class.FromString)
+        case _:
+            return grpc.stream_stream_rpc_method_handler(handle, request_class.FromString)

@@ -29,7 +29,7 @@ class Rules:
         self._validator = Validator()
 
     def prepare(self, message_class: type[Message]) -> None:
-        """Compiles the rules of a message ahead of its first call. Raises CompilationError for a rule that can't be kept."""
+        """Compiles the rules of a message before its first call. Raises CompilationError for a rule without sense."""
         self._validator.collect_violations(message_class())
 
     def check(self, message: Message) -> None:

@@ -17,9 +17,9 @@ PUSHBACK: Final = "grpc-retry-pushback-ms"
 _DETAILS: Final = "grpc-status-details-bin"
 
 # A status travels in HTTP/2 headers, of which a client takes 8 KiB by default: what a caller sent must not blow it up.
-_MAX_VIOLATIONS: Final = 12
-_MAX_TEXT: Final = 200
-_MAX_MESSAGE: Final = 400
+_MAX_VIOLATIONS: Final = 10
+_MAX_TEXT: Final = 160
+_MAX_MESSAGE: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,4 +116,6 @@ def _failure(
 
 
 def _cut(text: str, limit: int = _MAX_TEXT) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    """At most `limit` bytes of a text."""
+    data = text.encode()
+    return text if len(data) <= limit else data[: limit - 3].decode(errors="ignore") + "…"

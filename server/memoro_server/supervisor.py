@@ -13,7 +13,7 @@ import socket
 import sys
 import tempfile
 from asyncio.subprocess import Process
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import structlog
@@ -36,8 +36,8 @@ class Supervisor:
     """Keeps `settings.processes` servers running on `grpc_port`; operations over HTTP speak for all of them.
 
     Each has its own event loop and its own share of the connections (`SO_REUSEPORT`). Metrics are added up over all;
-    `/readyz` wants every one of them to serve. A process that crashes is started again, after a pause that grows while it
-    keeps crashing. When the supervisor itself is killed, the processes drain and end.
+    `/readyz` wants every one of them to serve. A process that crashes is started again, after a pause that grows while
+    it keeps crashing. When the supervisor itself is killed, the processes drain and end.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -55,9 +55,7 @@ class Supervisor:
             registry = CollectorRegistry()
             MultiProcessCollector(registry, path=metrics)  # type: ignore[no-untyped-call]
             port = reserved.getsockname()[1]
-            ops = OpsServer(
-                self._settings.ops_host, self._settings.server_ops_port, {"serving": self._check}, registry
-            )
+            ops = OpsServer(self._settings.ops_host, self._settings.server_ops_port, {"serving": self._check}, registry)
             async with ops:
                 environment = {
                     **os.environ,
@@ -80,7 +78,7 @@ class Supervisor:
             raise unavailable("server")
 
     @contextlib.contextmanager
-    def _reserved_port(self):  # type: ignore[no-untyped-def]
+    def _reserved_port(self) -> Iterator[socket.socket]:
         """Holds the port, without listening, for as long as the processes come and go."""
         host, port = self._settings.grpc_host, self._settings.grpc_port
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -8,7 +8,7 @@ from memoro_core.settings import Settings
 
 
 def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    """TLS from the configured files, None without them; with a client authority, a client must show a certificate of it.
+    """TLS from the configured files, None without them; with a client authority, a client must show its certificate.
 
     Raises OSError for a file that can't be read.
     """

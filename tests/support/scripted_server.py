@@ -83,7 +83,8 @@ class Call:
 class ScriptedServer:
     """Answers each method with the next step of its script, the last one over and over."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
+        self._credentials = credentials
         self.calls: list[Call] = []
         self.port = 0
         self.health = health.HealthServicer()
@@ -112,7 +113,11 @@ class ScriptedServer:
             getattr(generated, f"add_{name}Servicer_to_server")(servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         self.health.set("", health_pb2.HealthCheckResponse.SERVING)
-        self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
+        address = f"127.0.0.1:{self.port}"
+        if self._credentials is None:
+            self.port = server.add_insecure_port(address)
+        else:
+            self.port = server.add_secure_port(address, self._credentials)
         server.start()
         self._server = server
 
@@ -157,9 +162,9 @@ def _played(step: Any, request: Any, context: grpc.ServicerContext) -> Any:
 
 
 @contextmanager
-def scripted_server() -> Iterator[ScriptedServer]:
-    """A server that listens, stopped at the end."""
-    server = ScriptedServer()
+def scripted_server(credentials: grpc.ServerCredentials | None = None) -> Iterator[ScriptedServer]:
+    """A server that listens, with TLS when it has credentials, stopped at the end."""
+    server = ScriptedServer(credentials)
     server.start()
     try:
         yield server

@@ -1,0 +1,1 @@
+"""Hints in, domain calls out: one process that runs jobs, and the scheduler that one of them leads with."""

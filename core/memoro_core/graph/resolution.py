@@ -146,9 +146,7 @@ class _Entity:
 
     def found(self, key: EntityKey) -> FoundEntity:
         others = [name for name in self.names if normalized(name) != key[1]]
-        return FoundEntity(
-            key, self.name, others, list(dict.fromkeys((key[1], *self.aliases))), list(self.memory_ids)
-        )
+        return FoundEntity(key, self.name, others, list(dict.fromkeys((key[1], *self.aliases))), list(self.memory_ids))
 
 
 @dataclass(slots=True)
@@ -226,4 +224,3 @@ def _compatible(one: str, other: str) -> bool:
 def _order(key: tuple[EntityKey, str, EntityKey, datetime | None]) -> tuple[EntityKey, str, EntityKey, float]:
     source, predicate, target, end = key
     return source, predicate, target, end.timestamp() if end else float("inf")
-

@@ -22,11 +22,11 @@ from memoro_core.llm.model import Usage
 from memoro_core.tenancy.model import Tier
 
 
-class LeaseLost(Exception):  # noqa: N818 - it ends a run; it is no error
+class LeaseLost(Exception):
     """Another worker holds the job, or it has ended: throw this run's work away."""
 
 
-class JobCancelled(Exception):  # noqa: N818 - likewise
+class JobCancelled(Exception):
     """A caller asked to cancel the job, and the run has come to a safe point."""
 
 

@@ -22,6 +22,8 @@ class Providers:
 
     embedding: EmbeddingProvider
     extraction: ExtractionProvider
+    words: EmbeddingProvider | None
+    """What tells in microseconds how near two words are; None where the local provider is not installed."""
 
 
 class MissingProviderError(RuntimeError):
@@ -47,8 +49,11 @@ async def open_providers(settings: Settings) -> AsyncIterator[Providers]:
         endpoint = None
         if "openai" in (settings.embedding_provider, settings.extraction_provider):
             endpoint = await stack.enter_async_context(_endpoint(settings))
+        embedding = _embedding(settings, endpoint, stack)
         yield Providers(
-            embedding=_embedding(settings, endpoint, stack), extraction=_extraction(settings, endpoint, stack)
+            embedding=embedding,
+            extraction=_extraction(settings, endpoint, stack),
+            words=embedding if settings.embedding_provider == "local" else _words(stack),
         )
 
 
@@ -75,6 +80,14 @@ def _embedding(settings: Settings, endpoint: OpenAIEndpoint | None, stack: Async
         stack.push_async_callback(remote.close)
         return remote
     _require("local", "wordllama")
+    return _local_embedding(stack)
+
+
+def _words(stack: AsyncExitStack) -> EmbeddingProvider | None:
+    return _local_embedding(stack) if find_spec("wordllama") else None
+
+
+def _local_embedding(stack: AsyncExitStack) -> EmbeddingProvider:
     from memoro_core.llm.local import LocalEmbeddingProvider
 
     local = LocalEmbeddingProvider()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from memoro_core.llm.model import Vector
 from memoro_core.llm.ports import EmbeddingProvider
 
 WORD_CACHE_SIZE: Final = 20_000
@@ -20,14 +21,17 @@ MAX_WORDS: Final = 400
 _WORD: Final = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)?")
 _SUFFIX: Final = re.compile(r"['\u2019].*")
 _STOP_WORDS: Final = frozenset(
-    """
-    a about above after again against all am an and any are as at be because been before being below between both but by
-    can could did do does doing don down during each few for from further had has have having he her here hers herself
-    him himself his how i if in into is it its itself just ll me more most my myself no nor not now of off on once only
-    or other our ours ourselves out over own re s same shall she should so some such t than that the their theirs them
-    themselves then there these they this those through to too under until up ve very was we were what when where which
-    while who whom whose why will with would you your yours yourself yourselves
-    """.split()
+    re.findall(
+        r"\w+",
+        """
+        a about above after again against all am an and any are as at be because been before being below between both
+        but by can could did do does doing don down during each few for from further had has have having he her here
+        hers herself him himself his how i if in into is it its itself just ll me more most my myself no nor not now
+        of off on once only or other our ours ourselves out over own re s same shall she should so some such t than
+        that the their theirs them themselves then there these they this those through to too under until up ve very
+        was we were what when where which while who whom whose why will with would you your yours yourself yourselves
+        """,
+    )
 )
 
 
@@ -49,18 +53,22 @@ class WordVectors:
     def __init__(self, embedder: EmbeddingProvider, *, cache_size: int = WORD_CACHE_SIZE) -> None:
         self._embedder = embedder
         self._cache_size = cache_size
-        self._rows: dict[str, int] = {}
-        self._table = np.zeros((0, embedder.model.dimensions), dtype=np.float32)
+        self._kept: dict[str, Vector] = {}
 
     async def vectors(self, words: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors, shape (words, dimensions), in order. Raises ProviderError."""
-        missing = [word for word in dict.fromkeys(words) if word not in self._rows]
-        if missing:
+        found = {word: self._kept[word] for word in words if word in self._kept}
+        if missing := [word for word in dict.fromkeys(words) if word not in found]:
             embeddings = await self._embedder.embed(missing)
-            fresh = np.asarray(embeddings.vectors, dtype=np.float32)
-            if len(self._rows) + len(missing) > self._cache_size:
-                # Starting anew keeps it simple, and costs one slow search in thousands.
-                self._rows, self._table = {}, self._table[:0]
-                return await self._all_fresh(words, missing, fresh)
-            self._keep(missing, fresh)
-        return self._table[[self._rows[word] for word in words]]
+            fresh = dict(zip(missing, embeddings.vectors, strict=True))
+            found.update(fresh)
+            self._keep(fresh)
+        if not words:
+            return np.zeros((0, self._embedder.model.dimensions), dtype=np.float32)
+        return np.stack([found[word] for word in words])
+
+    def _keep(self, fresh: Mapping[str, Vector]) -> None:
+        self._kept.update(fresh)
+        # A dict keeps its order, so that these are the words that were first met the longest ago.
+        for word in list(self._kept)[: max(0, len(self._kept) - self._cache_size)]:
+            del self._kept[word]

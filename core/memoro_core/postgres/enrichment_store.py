@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
+import pgvector
+
 from memoro_core.graph.resolution import EntityKey, Findings, FoundEntity, FoundFact, KnownEntity, NamesToFind
 from memoro_core.graph.validity import ONE_AT_A_TIME
 from memoro_core.ids import EntityId, JobId, MemoryId, TenantId, UserId, new_id
@@ -36,9 +38,7 @@ class PostgresEnrichmentStore:
 
     async def find_entities(self, tenant_id: TenantId, user_id: UserId, names: NamesToFind) -> Sequence[KnownEntity]:
         async with self._database.tenant_tx(tenant_id) as connection:
-            rows = await connection.fetch(
-                _SQL["find_entities"], tenant_id, user_id, names.names, names.first_names
-            )
+            rows = await connection.fetch(_SQL["find_entities"], tenant_id, user_id, names.names, names.first_names)
         return [KnownEntity(row["type"], row["name"], row["alias"]) for row in rows]
 
     async def commit(
@@ -69,7 +69,7 @@ async def _write(connection: Connection, claim: Claim, enrichment: Enrichment, n
         user_id,
         enrichment.model.key,
         [memory_id for memory_id, _ in vectors],
-        [vector for _, vector in vectors],
+        [pgvector.Vector(vector) for _, vector in vectors],
         now,
     )
     await connection.execute(_SQL["make_ready"], tenant_id, list(owned), now)

@@ -27,7 +27,7 @@ UNREACHABLE: Final = (RedisError, OSError, TimeoutError)
 
 
 def connection_options(*, command_timeout: float = COMMAND_TIMEOUT) -> dict[str, Any]:
-    """How every connection to Redis is made: soon given up, checked when it was idle, tried once more when it was stale."""
+    """How every connection to Redis is made: soon given up, checked after idling, tried once more when stale."""
     return {
         "socket_connect_timeout": CONNECT_TIMEOUT,
         "socket_timeout": command_timeout,

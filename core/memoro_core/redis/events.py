@@ -1,8 +1,8 @@
 """The live tail of job events over Redis' publish and subscribe.
 
-A channel per tenant; a message is lines of a job's id and an event. One connection per process listens, whatever the number
-of watches. Nothing is kept: what is published while nobody listens, or while Redis is away, is gone. Watchers see that by the
-gap in the events' numbers and read the database.
+A channel per tenant; a message is lines of a job's id and an event. One connection per process listens, whatever the
+number of watches. Nothing is kept: what is published while nobody listens, or while Redis is away, is gone. Watchers
+see that by the gap in the events' numbers and read the database.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs.model import JobEvent
 from memoro_core.redis.client import UNREACHABLE, RedisClient
 from memoro_core.redis.keys import EVENT_CONTROL, event_channel
+from memoro_core.tasks import end_task
 
 _EVENT: Final = TypeAdapter(JobEvent)
 _ID_LENGTH: Final = 36
@@ -197,30 +198,31 @@ class _Listener:
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_task(self._task)
 
     async def _run(self) -> None:
         while True:
             pubsub = self._redis.pubsub()
+            aligner: asyncio.Task[None] | None = None
             try:
-                async with asyncio.TaskGroup() as connected:
-                    connected.create_task(self._align(pubsub))
-                    connected.create_task(self._read(pubsub))
-            except* UNREACHABLE as failed:
-                _log.warning("events_not_received", reason=type(failed.exceptions[0]).__name__)
+                await pubsub.subscribe(EVENT_CONTROL)
+                aligner = asyncio.create_task(self._align(pubsub))
+                await self._read(pubsub, aligner)
+            except UNREACHABLE as error:
+                _log.warning("events_not_received", reason=type(error).__name__)
             finally:
+                if aligner is not None:
+                    await end_task(aligner)
                 for channel in self._channels.values():
                     channel.confirmed.clear()
                     channel.lagging = True
                 with contextlib.suppress(*UNREACHABLE):
-                    await pubsub.aclose()
+                    await pubsub.aclose()  # type: ignore[no-untyped-call]
             await asyncio.sleep(_PAUSE)
 
     async def _align(self, pubsub: PubSub) -> None:
         """Subscribes to the channels that are wanted, and to no others."""
         subscribed: set[str] = set()
-        await pubsub.subscribe(EVENT_CONTROL)
         while True:
             self._changed.clear()
             for name in [name for name, channel in self._channels.items() if not channel.inboxes]:
@@ -233,11 +235,9 @@ class _Listener:
             subscribed = wanted
             await self._changed.wait()
 
-    async def _read(self, pubsub: PubSub) -> None:
-        while not pubsub.subscribed:  # until the control channel is
-            await asyncio.sleep(0.001)
+    async def _read(self, pubsub: PubSub, aligner: asyncio.Task[None]) -> None:
         silent = False
-        while True:
+        while not aligner.done():
             message = await pubsub.get_message(timeout=_SILENCE)
             if message is not None:
                 silent = False

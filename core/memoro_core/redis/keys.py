@@ -1,4 +1,4 @@
-"""Every key in Redis is built here. In braces stands what keeps keys that are used together on one node of a cluster."""
+"""Every key in Redis is built here. What stands in braces keeps keys that belong together on one node of a cluster."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def idempotency_of(method: str, request: _Repeatable) -> Idempotency | None:
     request_id = request.request_id
     if not request_id:
         return None
-    assert isinstance(request, Message)  # noqa: S101 - a programming error
+    assert isinstance(request, Message)
     request.ClearField("request_id")
     payload = request.SerializeToString(deterministic=True)
     request.request_id = request_id

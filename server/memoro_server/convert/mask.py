@@ -21,8 +21,8 @@ def fields_to_change(request: _Update, changeable: Sequence[str]) -> frozenset[s
 
     Raises INVALID_FIELD for a path that is none of `changeable`, and when there is nothing to change.
     """
-    assert isinstance(request, Message)  # noqa: S101 - a programming error
-    named = frozenset(request.update_mask.paths)  # type: ignore[attr-defined]
+    assert isinstance(request, Message)
+    named = frozenset(request.update_mask.paths)
     choices = ", ".join(changeable)
     if not named <= set(changeable):
         raise invalid_field("update_mask", f"may name only {choices}")

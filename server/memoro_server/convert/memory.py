@@ -88,7 +88,7 @@ def to_memory_patch(request: memory_service_pb2.UpdateMemoryRequest) -> MemoryPa
     """What to change: the fields that the mask names, or all that are set. Raises INVALID_FIELD when that is none."""
     changed = fields_to_change(request, ("text", "metadata", "occurred_at"))
     for field in ("text", "occurred_at"):
-        if field in changed and not request.HasField(field):  # type: ignore[arg-type]
+        if field in changed and not request.HasField(field):
             raise _cannot_clear(field)
     return MemoryPatch(
         text=request.text if "text" in changed else None,
@@ -111,10 +111,10 @@ def from_memory(memory: Memory) -> memory_pb2.Memory:
         text=memory.text,
         metadata=memory.metadata or None,  # type: ignore[arg-type]  # the runtime takes a mapping for a Struct; its stub does not
         status=STATUSES[memory.status],
-        conversation_id=memory.conversation_id,
+        conversation_id=memory.conversation_id or "",
         position=memory.position,
-        role=ROLES[memory.role] if memory.role is not None else None,
-        speaker=memory.speaker,
+        role=memory_pb2.ROLE_UNSPECIFIED if memory.role is None else ROLES[memory.role],
+        speaker=memory.speaker or "",
         occurred_at=from_time(memory.occurred_at),
         job_id=str(memory.job_id),
         etag=from_version(memory.version),

@@ -24,7 +24,8 @@ _MAX_EXACT: Final = 2**53
 def to_metadata(message: Message, field: str = "metadata", path: str | None = None) -> dict[str, JsonValue]:
     """The object in a Struct field, empty when it is not set; whole numbers become ints.
 
-    Raises INVALID_FIELD above 16 KiB as JSON or 8 levels, and for NUL, NaN and infinite numbers, and values without a kind.
+    Raises INVALID_FIELD above 16 KiB as JSON or 8 levels, for NUL, for numbers that are not finite, and for values
+    without a kind.
     """
     if not message.HasField(field):
         return {}

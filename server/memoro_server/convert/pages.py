@@ -26,8 +26,10 @@ class PageSpot:
 
     __slots__ = ("_key", "position", "size")
 
-    def __init__(self, request: _PageRequest, call: Call, *, default: int | None = None, maximum: int | None = None) -> None:
-        assert isinstance(request, Message)  # noqa: S101 - a programming error
+    def __init__(
+        self, request: _PageRequest, call: Call, *, default: int | None = None, maximum: int | None = None
+    ) -> None:
+        assert isinstance(request, Message)
         limits = {} if default is None or maximum is None else {"default": default, "maximum": maximum}
         self.size = page_size(request.page_size, **limits)
         self._key = _list_key(request, call)

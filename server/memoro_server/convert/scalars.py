@@ -33,7 +33,10 @@ def to_id(text: str, field: str) -> UUID:
 
 
 def to_time(message: Message, field: str, path: str | None = None) -> datetime | None:
-    """The time in a Timestamp field, to the microsecond, or None when it is not set. Raises INVALID_FIELD beyond years 1 to 9999."""
+    """The time in a Timestamp field, to the microsecond, or None when it is not set.
+
+    Raises INVALID_FIELD, naming `path` or else `field`, beyond the years 1 to 9999.
+    """
     if not message.HasField(field):
         return None
     stamp: Timestamp = getattr(message, field)
@@ -76,7 +79,7 @@ class _ProtoEnum(Protocol):
 
 
 def enum_numbers(domain: type[E], proto: _ProtoEnum, prefix: str) -> Mapping[E, Any]:
-    """The number of each member of a domain enum in its proto enum, whose values bear its members' names after `prefix`."""
+    """The number of each member of a domain enum in its proto enum, whose values are named `prefix` and the member."""
     return {member: proto.Value(prefix + member.name) for member in domain}
 
 

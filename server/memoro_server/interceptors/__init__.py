@@ -19,8 +19,8 @@ ORDER: Final = (
 )
 """The order of the interceptors, whichever of them a server has.
 
-The request id comes first, so that whatever fails can be found. Errors are inside telemetry, which counts what the caller
-sees. A deadline and a limit need to know who calls; and nobody's message is parsed before it is known that he may call.
+The request id comes first, so that whatever fails can be found. Errors are inside telemetry, which counts what the
+caller sees. A limit needs to know who calls; and no message is parsed before it is known that its sender may call.
 """
 
 
@@ -33,7 +33,7 @@ class Interceptor(Protocol):
         ...
 
     def wrap(self, method: Method, proceed: Handler) -> Handler:
-        """A handler, a real `async def`, that does its part around `proceed`; or `proceed` where there is nothing to do.
+        """A real `async def` that does its part around `proceed`; or `proceed` itself where there is nothing to do.
 
         Called once per method, when the server starts.
         """

@@ -25,8 +25,9 @@ class DeadlineInterceptor:
             seconds = longest if remaining is None or remaining > longest else remaining
             if seconds <= 0:
                 raise deadline_exceeded()
+            scope = asyncio.timeout(seconds)
             try:
-                async with asyncio.timeout(seconds) as scope:
+                async with scope:
                     return await proceed(request, call)
             except TimeoutError:
                 if scope.expired():

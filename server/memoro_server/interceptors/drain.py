@@ -12,8 +12,8 @@ from memoro_server.status import draining
 class DrainInterceptor:
     """Knows the calls under way; ends the streams, then refuses new calls, and tells when the last has ended.
 
-    Methods that need no credentials are spared the first step and never refused: a health probe must learn that the server
-    drains.
+    Methods that need no credentials are spared the first step, and never refused: a health probe must learn that the
+    server drains.
     """
 
     name: Final = "drain"
@@ -68,8 +68,9 @@ class DrainInterceptor:
             if self._no_calls or (self._no_streams and not open_to_all):
                 raise draining()
             self._enter()
+            stream = asyncio.timeout(None)
             try:
-                async with asyncio.timeout(None) as stream:
+                async with stream:
                     self._streams[stream] = open_to_all
                     try:
                         return await proceed(request, call)

@@ -17,8 +17,8 @@ from memoro_server.status import Failure, failure_of, internal_error, interrupte
 class ErrorsInterceptor:
     """Aborts a failed call with a `google.rpc.Status`; nothing internal passes.
 
-    A caller that is gone needs no status: then the exception goes on, and gRPC drops the call. It shows as a cancelled task,
-    or, to a stream that was about to write, as gRPC's own error of a write that failed.
+    A caller that is gone needs no status: then the exception goes on, and gRPC drops the call. It shows as a cancelled
+    task, or, to a stream that was about to write, as gRPC's own error of a write that failed.
     """
 
     name: Final = "errors"
@@ -50,7 +50,7 @@ class ErrorsInterceptor:
                     raise
                 logger.exception("unexpected error", method=method.path)
                 failure = failure_of(internal_error(call.request_id))
-            await _abort(call, failure)
+            return await _abort(call, failure)
 
         return guarded
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from structlog.contextvars import bind_contextvars
 
@@ -14,7 +14,10 @@ _MAX_LENGTH: Final = 128
 
 
 class RequestIdInterceptor:
-    """Takes the caller's `x-request-id` if it is 1 to 128 printable ASCII characters, else makes one; returns it as a trailer."""
+    """Takes the caller's `x-request-id` if it is 1 to 128 printable ASCII characters, else makes one.
+
+    The id goes back as a trailer, and into every log line of the call.
+    """
 
     name: Final = "request_id"
 
@@ -23,7 +26,7 @@ class RequestIdInterceptor:
             # One walk for all that is read from the metadata: each reading of it builds it anew.
             for key, value in call.context.invocation_metadata() or ():
                 if key == HEADER:
-                    if isinstance(value, str) and 0 < len(value) <= _MAX_LENGTH and value.isascii() and value.isprintable():
+                    if _is_sane(value):
                         call.request_id = value
                 elif key == "authorization" and isinstance(value, str):
                     call.authorization = value
@@ -34,3 +37,7 @@ class RequestIdInterceptor:
             return await proceed(request, call)
 
         return with_request_id
+
+
+def _is_sane(value: str | bytes) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value) <= _MAX_LENGTH and value.isascii() and value.isprintable()

@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 import structlog
 
+from memoro_core.errors import Reason
 from memoro_server.call import Call, Handler, Method
 from memoro_server.metrics import ServerMetrics
 
@@ -28,17 +29,22 @@ class TelemetryInterceptor:
         self._logger = structlog.get_logger("memoro.server").bind()
 
     def wrap(self, method: Method, proceed: Handler) -> Handler:
-        metrics = self._metrics.of_method(method.path)
+        metrics, in_flight = self._metrics.of_method(method.path), self._metrics.in_flight
         logger = self._logger
         # Health probes come every few seconds, for ever.
         quiet = method.policy.scope is None
 
         def ended(call: Call, code: grpc.StatusCode, started: float) -> None:
             seconds = perf_counter() - started
-            metrics.in_flight.dec()
+            in_flight.dec()
             metrics.record(code.name, seconds)
             principal = call.known_principal
-            log = logger.warning if code in _OURS_TO_MEND else logger.debug if quiet else logger.info
+            if quiet:
+                log = logger.debug
+            elif code in _OURS_TO_MEND and call.reason != Reason.SERVER_DRAINING:
+                log = logger.warning
+            else:
+                log = logger.info
             log(
                 "call",
                 method=method.path,
@@ -50,11 +56,11 @@ class TelemetryInterceptor:
 
         async def observed(request: Any, call: Call) -> bytes | None:
             started = perf_counter()
-            metrics.in_flight.inc()
+            in_flight.inc()
             try:
                 answer = await proceed(request, call)
             except grpc.aio.AbortError:
-                ended(call, call.context.code() or grpc.StatusCode.UNKNOWN, started)
+                ended(call, call.context.code(), started)
                 raise
             except (asyncio.CancelledError, grpc.aio.BaseError):
                 ended(call, grpc.StatusCode.CANCELLED, started)

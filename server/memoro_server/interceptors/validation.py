@@ -10,7 +10,7 @@ from memoro_server.rules import Rules
 
 
 class ValidationInterceptor:
-    """Parses the request, refusing fields that the contract does not know, and checks it against its protovalidate rules."""
+    """Parses the request, refusing fields that the contract does not know, and checks it against its rules."""
 
     name: Final = "validation"
 

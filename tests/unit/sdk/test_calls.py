@@ -215,7 +215,7 @@ async def test_search_and_graph(server: ScriptedServer, client: AsyncClient) -> 
     walked = memory_service_pb2.TraverseGraphResponse(edges=[edge], truncated=True)
     walked.nodes.add(entity=entity, depth=1)
     server.script("TraverseGraph", walked)
-    part = await client.graph.traverse(user_id="ann", names=["John Doe"], direction=Direction.OUTGOING)
+    part = await client.graph.traverse(user_id="ann", entity_names=["John Doe"], direction=Direction.OUTGOING)
     assert part.truncated
     assert part.nodes[0].depth == 1
     assert server.requests("TraverseGraph")[0].direction == memory_service_pb2.DIRECTION_OUTGOING

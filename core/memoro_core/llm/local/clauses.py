@@ -50,7 +50,7 @@ class Verb:
         """The verbs' words after the rule of `predicates`, the denial in front."""
         first, *followers = self.chain
         words = ["not"] if any(is_negated(verb) for verb in self.chain) else []
-        if followers and first.lower_ == "going" and first.tag_ == "VBG" and follower_words(followers[0])[0] == "to":
+        if followers and first.lower_ in {"going", "gon"} and follower_words(followers[0])[0] == "to":
             words += ["will", *follower_words(followers[0])[1:]]
             followers = followers[1:]
         else:

@@ -16,7 +16,7 @@ from memoro_core.errors import ProviderError
 from memoro_core.llm.local.language import EnglishWords
 from memoro_core.llm.local.pieces import MAX_TEXT_CHARS, split_pieces
 from memoro_core.llm.local.reading import Reading
-from memoro_core.llm.local.referents import THIRD_PERSON
+from memoro_core.llm.local.referents import REACHING_BACK
 from memoro_core.llm.model import Extraction, ExtractionSource, Operation, Usage
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _PRECEDING_CHARS: Final = 500
 _LETTER_SHARE: Final = 0.3
 _MAX_TOKENS_PER_CHAR: Final = 0.6
 """Prose has one token in five characters; a piece with far more, or with few letters, is no prose and slow to parse."""
-_PRONOUN: Final = re.compile(rf"\b(?:{'|'.join(sorted(THIRD_PERSON))})\b", re.IGNORECASE)
+_PRONOUN: Final = re.compile(rf"\b(?:{'|'.join(sorted(REACHING_BACK))})\b", re.IGNORECASE)
 _TURN: Final = re.compile(r"\s*([^:\n]{1,80}):\s+(.*)", re.DOTALL)
 
 
@@ -112,7 +112,7 @@ class _Reader:
 
     def read(self, sources: Sequence[ExtractionSource]) -> list[Extraction]:
         """The graphs of several texts, parsed together."""
-        readings = [Reading(source.speaker) for source in sources]
+        readings = [Reading(source.speaker, self._english) for source in sources]
         tokens = [0] * len(sources)
         partial = [len(source.text) > MAX_TEXT_CHARS for source in sources]
         deadline = time.monotonic() + TIME_BUDGET * len(sources)

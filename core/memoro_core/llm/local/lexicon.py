@@ -79,6 +79,16 @@ PETS = word_set(
     """
 )
 
+BELONGINGS = PETS | word_set(
+    """
+    allergy apartment bakery bicycle bike boat book business cabin café camera car collection company computer condo
+    cottage degree diploma farm flat garden guitar gym house keyboard laptop license motorbike motorcycle newsletter
+    passport phone piano podcast ranch restaurant shop startup store studio tattoo telescope tent truck van violin
+    visa website yacht
+    """
+)
+"""What "my …" tells of its owner beyond the sentence; "my day" and "my mind" tell nothing."""
+
 WEEKDAYS = word_set(
     """
     monday tuesday wednesday thursday friday saturday sunday mondays tuesdays wednesdays thursdays fridays saturdays
@@ -119,19 +129,21 @@ NOT_NAMES = word_set(
     aha alright anyway aw aww awesome bye cheers congrats congratulations damn dear dude excellent god good goodness
     gosh great guys ha haha hahaha hello hey hi hmm hooray hurray lol morning nah nope oh ok okay omg oops ouch phew
     please sigh sorry sure thanks thank ugh uh um welcome well whoa woah wow xx xoxo yay yea yeah yep yes yikes yo yum
+    glad gonna kinda wanna gotta super woohoo woo fyi btw imo tbh ya yup
     """
 )
 """Words that the tagger takes for proper nouns in chat."""
 
 VAGUE_NOUNS = word_set(
     """
-    all amount anybody anyone anything aspect best bit bunch case chance choice couple course day days deal detail
-    difference end ending everybody everyone everything example fact fault feeling few fun good half hand heart hell
-    hope hour hours idea kind least life list lot lots luck matter mess mind minute minutes moment moments month
-    months more most name need nobody none nothing number opinion others pair part people person piece place plenty
-    point problem process question rest result second seconds self sense side situation somebody someone something
-    sort start stuff thing things thought thoughts time times today tomorrow tonight ton tons top total turn type use
-    view way ways week weekend weekends weeks while word words year years yesterday
+    all amount blast folks going guys look ones thank thanks try worry anybody anyone anything aspect best bit bunch
+    case chance choice couple course day days deal detail difference end ending everybody everyone everything example
+    fact fault feeling few fun good half hand heart hell hope hour hours idea kind least life list lot lots luck
+    matter mess mind minute minutes moment moments month months more most name need nobody none nothing number opinion
+    others pair part people person piece place plenty point problem process question rest result second seconds self
+    sense side situation somebody someone something sort start stuff thing things thought thoughts time times today
+    tomorrow tonight ton tons top total turn type use view way ways week weekend weekends weeks while word words year
+    years yesterday who what
     """
 )
 """Nouns that say nothing outside their sentence; they never become entities."""

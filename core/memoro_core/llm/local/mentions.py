@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 from memoro_core.llm.dates import MONTHS, absolute_date
 from memoro_core.llm.local.entity_types import LABELS, entity_type
 from memoro_core.llm.local.graph import MAX_NAME_CHARS, Node
-from memoro_core.llm.local.lexicon import NOT_NAMES, VAGUE_NOUNS, WEEKDAYS, word_set
+from memoro_core.llm.local.language import EnglishWords
+from memoro_core.llm.local.lexicon import GIVEN_NAMES, NOT_NAMES, VAGUE_NOUNS, WEEKDAYS, word_set
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc, Span, Token
@@ -28,7 +29,11 @@ _WEAK_ADJECTIVES: Final = word_set(
 class Mentions:
     """The names of one parsed text, by token."""
 
-    def __init__(self, doc: Doc) -> None:
+    def __init__(self, doc: Doc, english: EnglishWords) -> None:
+        self._english = english
+        self._surnames = {
+            name.lower_ for span in doc.ents if span.label_ == "PERSON" and len(span) > 1 for name in span
+        }
         self._by_token: dict[int, Node] = {}
         self._roots: dict[int, Token] = {}
         self._ignored: set[int] = set()
@@ -70,12 +75,21 @@ class Mentions:
 
     def _keep(self, span: Span, label: str | None) -> None:
         kind = entity_type(span, label)
-        if label is None and kind == "TOPIC" and span.root.dep_ not in _ARGUMENTS:
-            return  # "LGBTQ" of "LGBTQ support group", "Good" of "Good to see you": names of nothing
+        if self._is_word(span, kind if label is None else label):
+            return
         node = Node(_clean(span), kind, certainty=1.0 if label is not None else 0.9)
         self._ordered.append((span, node))
         self._by_token.update((token.i, node) for token in span)
         self._roots.update((token.i, span.root) for token in span)
+
+    def _is_word(self, span: Span, kind: str) -> bool:
+        """Whether it is no name, though capitalised: "LGBTQ" in "LGBTQ group", "Good" in "Good to see you"."""
+        placed = span.root.dep_ in _ARGUMENTS
+        if kind == "TOPIC":
+            return not placed
+        if kind not in {"PERSON", "NORP"} or len(span) > 1 or (placed and not span[0].is_sent_start):
+            return False
+        return span[0].lower_ not in GIVEN_NAMES | self._surnames and self._english.know(span[0])
 
     def _recognised(self, doc: Doc) -> Iterator[tuple[Span, str]]:
         for entity, label in _merged(doc):
@@ -160,7 +174,9 @@ def _joined(token: Token, span: Span) -> bool:
 def _trim(span: Span) -> Span | None:
     start, end, doc = span.start, span.end, span.doc
     while start < end and (
-        doc[start].pos_ in {"DET", "PUNCT", "SPACE", "SYM", "ADP"} or doc[start].tag_ in {"PRP$", "POS"}
+        doc[start].pos_ in {"DET", "PUNCT", "SPACE", "SYM", "ADP", "INTJ"}
+        or doc[start].tag_ in {"PRP$", "POS"}
+        or doc[start].lower_ in NOT_NAMES
     ):
         start += 1
     while start < end and (doc[end - 1].pos_ in {"PUNCT", "SPACE", "SYM"} or doc[end - 1].tag_ == "POS"):

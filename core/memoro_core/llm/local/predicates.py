@@ -15,6 +15,7 @@ The rule, for a verb with its particle and preposition, all in upper snake case:
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING, Final
 
 from memoro_core.llm.local.verbs import past, present
@@ -28,8 +29,9 @@ _MODALS: Final = {"'ll": "will", "ll": "will", "wo": "will", "ca": "can", "'d": 
 
 
 def snake(*words: str) -> str:
-    """Upper snake case of the words, cut to MAX_PREDICATE_CHARS at a word; accents and marks are dropped."""
-    parts = [part for word in words for part in _NOT_LETTERS.split(word.lower()) if part]
+    """Upper snake case of the words, cut to MAX_PREDICATE_CHARS at a word, without accents and marks."""
+    plain = (unicodedata.normalize("NFKD", word).encode("ascii", "ignore").decode().lower() for word in words)
+    parts = [part for word in plain for part in _NOT_LETTERS.split(word) if part]
     while len(parts) > 1 and sum(map(len, parts)) + len(parts) > MAX_PREDICATE_CHARS:
         parts.pop()
     return "_".join(parts).upper()[:MAX_PREDICATE_CHARS]
@@ -101,5 +103,5 @@ def verb_words(verb: Token) -> list[str]:
 def follower_words(verb: Token) -> list[str]:
     """The words of a verb that another one rules: "to buy" → ["to", "buy"], "playing" → ["playing"]."""
     particles = [child.lower_ for child in verb.children if child.dep_ == "prt"]
-    to = ["to"] if any(child.dep_ == "aux" and child.lower_ == "to" for child in verb.children) else []
+    to = ["to"] if any(child.dep_ == "aux" and child.lower_ in {"to", "na"} for child in verb.children) else []
     return [*to, verb.lemma_.lower() if to else verb.lower_, *particles]

@@ -37,7 +37,8 @@ _PERSONAL: Final = {
 }
 _PLURAL: Final = word_set("they them their theirs")
 _NEUTER: Final = word_set("it its")
-THIRD_PERSON: Final = frozenset(_PERSONAL) | _PLURAL | _NEUTER
+REACHING_BACK: Final = frozenset(_PERSONAL) | _PLURAL
+"""The pronouns for which it is worth reading the turns before. "It" is too often nothing that was named."""
 
 _LIVING: Final = frozenset({"PERSON", "ANIMAL"})
 _THINGS: Final = frozenset({"ANIMAL", "PRODUCT", "ORGANIZATION", "PLACE", "EVENT", "WORK"})
@@ -59,7 +60,7 @@ class Referents:
     """Remembers who and what was named, in reading order, and answers pronouns.
 
     A person of the latest sentence that has a fitting one wins; in it, one whose gender is known to fit, then a
-    grammatical subject, then the latest.
+    grammatical subject, then the latest. "It" is the last thing named in this sentence or the one before.
     """
 
     def __init__(self, speaker: str | None) -> None:
@@ -67,6 +68,7 @@ class Referents:
         self._people: list[_Candidate] = []
         self._things: list[_Candidate] = []
         self._group: tuple[Node, ...] = ()
+        self._sentence = 0
 
     @property
     def speaker(self) -> Node | None:
@@ -78,9 +80,13 @@ class Referents:
         if self._self is None:
             self._self = Node(name, "PERSON")
 
-    def note(self, node: Node, *, sentence: int, position: int, is_subject: bool) -> None:
+    def begin_sentence(self) -> None:
+        """What is noted from here on belongs to the next sentence."""
+        self._sentence += 1
+
+    def note(self, node: Node, *, position: int, is_subject: bool) -> None:
         """A name was read at `position`, in reading order."""
-        candidate = _Candidate(node, sentence, position, is_subject, None)
+        candidate = _Candidate(node, self._sentence, position, is_subject, None)
         if node.type in _LIVING:
             candidate.gender = self._known_gender(node.name) or gender_of(node.name)
             self._people.append(candidate)
@@ -130,12 +136,11 @@ class Referents:
         return (replace(best.node, certainty=min(best.node.certainty, _GUESSED)),)
 
     def _thing(self, position: int, excluded: set[str]) -> tuple[Node, ...]:
-        fitting = [
-            candidate
-            for candidate in self._things
-            if candidate.position < position and candidate.node.name.casefold() not in excluded
-        ]
-        return (replace(fitting[-1].node, certainty=_NEUTER_GUESS),) if fitting else ()
+        for found in reversed(self._things):
+            near = found.sentence >= self._sentence - 1
+            if near and found.position < position and found.node.name.casefold() not in excluded:
+                return (replace(found.node, certainty=_NEUTER_GUESS),)
+        return ()
 
     def _known_gender(self, name: str) -> Gender | None:
         for candidate in reversed(self._people):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from memoro_core.llm.local.denotation import Denotation, coordinated
 from memoro_core.llm.local.graph import GraphBuilder, Node
-from memoro_core.llm.local.lexicon import KIN
+from memoro_core.llm.local.lexicon import BELONGINGS, KIN
 from memoro_core.llm.local.predicates import snake
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _read_common(noun: Token, denotation: Denotation, graph: GraphBuilder) -> No
     for owner in denotation.owners(noun):
         if relative is not None:
             graph.relate(relative, snake(noun.lemma_, "of"), owner, _STATED)
-        elif (phrase := denotation.mentions.phrase(noun)) is not None:
+        elif noun.lemma_.lower() in BELONGINGS and (phrase := denotation.mentions.phrase(noun)) is not None:
             graph.relate(owner, "HAS", phrase, _OWNED_GUESS)
 
 

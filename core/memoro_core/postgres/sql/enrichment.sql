@@ -60,11 +60,12 @@ ON CONFLICT (tenant_id, memory_id)
 UPDATE memories SET status = 'READY', updated_at = $3 WHERE tenant_id = $1 AND memory_id = ANY ($2::uuid[]);
 
 -- name: store_entities
--- Entities, new or known by type and name; `other_names` are JSON arrays. Returns all of them with their ids.
+-- Entities, new or known by type and name; $7 is a JSON array with an array of other names for each. Returns all of them with
+-- their ids.
 INSERT INTO entities (tenant_id, entity_id, user_id, type, name, normalized_name, aliases, created_at, updated_at)
-SELECT $1, entity_id, $2, type, name, normalized_name, ARRAY(SELECT jsonb_array_elements_text(other_names)), $8, $8
-FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::jsonb[])
-    AS item (entity_id, type, name, normalized_name, other_names)
+SELECT $1, entity_id, $2, type, name, normalized_name, ARRAY(SELECT jsonb_array_elements_text($7::jsonb -> (place::integer - 1))), $8, $8
+FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[]) WITH ORDINALITY
+    AS item (entity_id, type, name, normalized_name, place)
 ON CONFLICT (tenant_id, user_id, type, normalized_name) DO UPDATE
 SET updated_at = EXCLUDED.updated_at,
     aliases = ARRAY(

@@ -1,0 +1,47 @@
+"""How options say times, JSON, and one of several names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import typer
+
+E = TypeVar("E", bound=StrEnum)
+
+
+def choices(kind: type[E], **more: Any) -> Any:
+    """A typer option that takes names of the enumeration's members, in any case; given to a list, again and again."""
+    names = [member.lower() for member in kind if member != "UNKNOWN"]
+    return typer.Option(parser=_parser(kind, names), metavar="|".join(names), **more)
+
+
+def _parser(kind: type[E], names: list[str]) -> Callable[[str], E]:
+    def parse(text: str) -> E:
+        if text.lower() not in names:
+            raise typer.BadParameter(f"{text!r} is not one of {', '.join(names)}")
+        return kind(text.upper())
+
+    return parse
+
+
+def json_object(name: str, text: str | None) -> dict[str, Any] | None:
+    """What an option holds as JSON. Raises ValueError."""
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}: expected a JSON object")
+    return value
+
+
+def moment(text: str) -> datetime:
+    """A time in ISO 8601, UTC when it names no offset. Raises ValueError."""
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)

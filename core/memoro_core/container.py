@@ -1,0 +1,136 @@
+"""The one place that knows which adapter meets which port."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from memoro_core.clock import Clock, SystemClock
+from memoro_core.graph.service import GraphService
+from memoro_core.jobs.hinter import BackgroundHinter
+from memoro_core.jobs.model import JobKind
+from memoro_core.jobs.ports import EventTail, HintQueue, JobStore
+from memoro_core.jobs.retry import RetryPolicy
+from memoro_core.jobs.runner import JobRunner, RunPolicy
+from memoro_core.jobs.service import JobsService
+from memoro_core.jobs.watch import JobWatcher
+from memoro_core.llm.factory import Providers, open_providers
+from memoro_core.memory.enrichment import EnrichmentHandler
+from memoro_core.memory.priority import PriorityRule
+from memoro_core.memory.search import SearchService
+from memoro_core.memory.service import MemoryService
+from memoro_core.memory.words import WordVectors
+from memoro_core.postgres.database import Database, open_database
+from memoro_core.postgres.embedding_model import check_embedding_model
+from memoro_core.postgres.enrichment_store import PostgresEnrichmentStore
+from memoro_core.postgres.graph_store import PostgresGraphStore
+from memoro_core.postgres.job_store import PostgresJobStore
+from memoro_core.postgres.memory_store import PostgresMemoryStore
+from memoro_core.postgres.search_store import PostgresSearchStore
+from memoro_core.postgres.service_check import check_service_role
+from memoro_core.postgres.tenancy_store import PostgresTenancyStore
+from memoro_core.queue.hints import RedisHintQueue
+from memoro_core.redis.client import RedisClient, open_redis
+from memoro_core.redis.events import RedisEventTail
+from memoro_core.settings import Settings
+from memoro_core.tenancy.authentication import Authenticator
+from memoro_core.tenancy.service import TenancyService
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """Everything that a server or a worker is made of, open and ready."""
+
+    settings: Settings
+    clock: Clock
+    database: Database
+    redis: RedisClient
+    memories: MemoryService
+    search: SearchService
+    graph: GraphService
+    jobs: JobsService
+    watcher: JobWatcher
+    tenancy: TenancyService
+    authenticator: Authenticator
+    job_store: JobStore
+    job_runner: JobRunner
+    hints: HintQueue
+    event_tail: EventTail
+
+
+@asynccontextmanager
+async def open_container(settings: Settings) -> AsyncIterator[Container]:
+    """Opens what the settings say, checks that it may be used, and closes it at the end.
+
+    Raises UNAVAILABLE when PostgreSQL is away, FAILED_PRECONDITION for a role that is too powerful or an embedding
+    model other than that of the stored vectors, MissingProviderError for a provider that is not installed. Redis may be away.
+    """
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(open_database(settings))
+        await check_service_role(database)
+        providers = await stack.enter_async_context(open_providers(settings))
+        await check_embedding_model(database, providers.embedding.model)
+        redis = await stack.enter_async_context(open_redis(settings))
+        tail = await stack.enter_async_context(RedisEventTail(redis))
+        job_store = PostgresJobStore(database)
+        hints = RedisHintQueue(redis)
+        tenancy_store = PostgresTenancyStore(database)
+        authenticator = Authenticator(tenancy_store, clock, ttl=settings.auth_cache_ttl)
+        runner = await stack.enter_async_context(_runner(settings, database, providers, job_store, tail, clock))
+        hinter = BackgroundHinter(hints, authenticator.tier_of)
+        stack.push_async_callback(hinter.close)
+        memories = MemoryService(
+            PostgresMemoryStore(database),
+            job_store,
+            hinter,
+            runner,
+            clock,
+            priorities=PriorityRule(),
+            max_attempts=settings.job_max_attempts,
+        )
+        stack.push_async_callback(memories.close)
+        yield Container(
+            settings=settings,
+            clock=clock,
+            database=database,
+            redis=redis,
+            memories=memories,
+            search=SearchService(
+                PostgresSearchStore(database, exact_limit=settings.exact_search_limit),
+                providers.embedding,
+                WordVectors(providers.words) if providers.words else None,
+            ),
+            graph=GraphService(PostgresGraphStore(database), clock),
+            jobs=JobsService(job_store, tail, clock),
+            watcher=await stack.enter_async_context(JobWatcher(job_store, tail, heartbeat=settings.watch_heartbeat)),
+            tenancy=TenancyService(tenancy_store, clock),
+            authenticator=authenticator,
+            job_store=job_store,
+            job_runner=runner,
+            hints=hints,
+            event_tail=tail,
+        )
+
+
+def _runner(
+    settings: Settings, database: Database, providers: Providers, store: JobStore, tail: EventTail, clock: Clock
+) -> JobRunner:
+    enrich = EnrichmentHandler(
+        PostgresEnrichmentStore(database),
+        providers.embedding,
+        None if settings.extraction_provider == "none" else providers.extraction,
+        clock,
+    )
+    policy = RunPolicy(
+        lease=settings.job_lease,
+        heartbeat=settings.job_heartbeat,
+        timeout=settings.job_timeout,
+        retry=RetryPolicy(settings.job_retry_base, settings.job_retry_max),
+    )
+    worker_id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    return JobRunner(store, tail, {JobKind.MEMORY_ENRICH: enrich}, clock, policy, worker_id=worker_id)

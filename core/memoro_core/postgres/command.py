@@ -1,0 +1,75 @@
+"""`memoro migrate`."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import sys
+from typing import Annotated
+
+import asyncpg
+import typer
+from pydantic import ValidationError
+
+from memoro_core.clock import SystemClock
+from memoro_core.errors import MemoroError
+from memoro_core.postgres.database import open_database
+from memoro_core.postgres.embedding_model import ensure_vector_index
+from memoro_core.postgres.migrate import migrate as run_migrations
+from memoro_core.postgres.migrate import status as migration_status
+from memoro_core.postgres.migration_errors import MigrationError
+from memoro_core.postgres.tenancy_store import PostgresTenancyStore
+from memoro_core.settings import LOCAL_EMBEDDING_DIMENSIONS, Settings, problems_of
+from memoro_core.tenancy.bootstrap import Bootstrap
+from memoro_core.tenancy.model import Scope
+
+
+def migrate(
+    status: Annotated[bool, typer.Option("--status", help="Only say which migrations the database has.")] = False,
+    admin_key: Annotated[
+        bool, typer.Option("--admin-key", help="Afterwards make a key with the scope admin, and print it.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Brings the database to the current schema, and sees to the role that services connect as.
+
+    MEMORO_MIGRATION_DATABASE_URL is the owner's, MEMORO_DATABASE_URL the services'.
+    """
+    try:
+        report = asyncio.run(_status() if status else _migrate(admin_key))
+    except ValidationError as error:
+        _fail("\n".join(problems_of(error)), 2)
+    except (MigrationError, MemoroError) as error:
+        _fail(str(error), 1)
+    else:
+        sys.stdout.write(json.dumps(report) + "\n" if as_json else "".join(f"{k}: {v}\n" for k, v in report.items()))
+
+
+async def _status() -> dict[str, object]:
+    return {
+        f"{one.version} {one.name}": "applied" if one.applied else "missing"
+        for one in await migration_status(Settings().owner_database_url)
+    }
+
+
+async def _migrate(admin_key: bool) -> dict[str, object]:
+    settings = Settings()
+    report = await run_migrations(settings.owner_database_url, service_url=str(settings.database_url))
+    local = settings.embedding_provider == "local"
+    owner = await asyncpg.connect(settings.owner_database_url)
+    try:
+        await ensure_vector_index(owner, LOCAL_EMBEDDING_DIMENSIONS if local else settings.openai_embedding_dimensions)
+    finally:
+        await owner.close()
+    result: dict[str, object] = dataclasses.asdict(report)
+    if admin_key:
+        async with open_database(settings) as database:
+            bootstrap = Bootstrap(PostgresTenancyStore(database), SystemClock())
+            result["admin_key"] = await bootstrap.key(await bootstrap.operator(), "first admin key", (Scope.ADMIN,))
+    return result
+
+
+def _fail(text: str, code: int) -> None:
+    sys.stderr.write(f"error: {text}\n")
+    raise typer.Exit(code)

@@ -1,0 +1,112 @@
+-- Searching one user's memories. Runs within one tenant's transaction.
+--
+-- Row-level security lets no operator into an index scan that could give a row away (`@@`, `@>`), so that a user's memories are
+-- read through the indexes that lead with tenant and user, and looked at one by one: about a microsecond each.
+--
+-- A condition that is empty or NULL fits all: kinds, statuses, conversation, metadata, from, until.
+
+-- name: search_scale
+-- How many vectors of the model the user has, counted no further than $4; makes the vector index go on until it has found
+-- enough rows of this user.
+SELECT count(*) AS vectors,
+       set_config('hnsw.iterative_scan', 'relaxed_order', true),
+       set_config('hnsw.ef_search', '200', true)
+FROM (SELECT FROM memory_embeddings WHERE tenant_id = $1 AND user_id = $2 AND model = $3 LIMIT $4) AS counted;
+
+-- name: nearest_exact
+-- The memories whose vectors are closest to $4, every one compared. $5: whether there is a filter at all.
+SELECT memory_id
+FROM memory_embeddings AS vector
+WHERE tenant_id = $1 AND user_id = $2 AND model = $3
+  AND (NOT $5 OR EXISTS (
+      SELECT FROM memories AS memory
+      WHERE memory.tenant_id = $1
+        AND memory.memory_id = vector.memory_id
+        AND (cardinality($6::text[]) = 0 OR kind = ANY ($6))
+        AND (cardinality($7::text[]) = 0 OR status = ANY ($7))
+        AND ($8::text IS NULL OR conversation_id = $8)
+        AND metadata @> $9::jsonb
+        AND ($10::timestamptz IS NULL OR occurred_at >= $10)
+        AND ($11::timestamptz IS NULL OR occurred_at < $11)))
+ORDER BY embedding <=> $4, memory_id
+LIMIT $12;
+
+-- name: nearest_indexed
+-- The same by the approximate index, which returns rows nearly in order: sorted once more here.
+WITH nearest AS MATERIALIZED (
+    SELECT memory_id, embedding::vector({dimensions}) <=> $4::vector({dimensions}) AS distance
+    FROM memory_embeddings AS vector
+    WHERE tenant_id = $1 AND user_id = $2 AND model = $3 AND vector_dims(embedding) = {dimensions}
+      AND (NOT $5 OR EXISTS (
+          SELECT FROM memories AS memory
+          WHERE memory.tenant_id = $1
+            AND memory.memory_id = vector.memory_id
+            AND (cardinality($6::text[]) = 0 OR kind = ANY ($6))
+            AND (cardinality($7::text[]) = 0 OR status = ANY ($7))
+            AND ($8::text IS NULL OR conversation_id = $8)
+            AND metadata @> $9::jsonb
+            AND ($10::timestamptz IS NULL OR occurred_at >= $10)
+            AND ($11::timestamptz IS NULL OR occurred_at < $11)))
+    ORDER BY embedding::vector({dimensions}) <=> $4::vector({dimensions})
+    LIMIT $12
+)
+SELECT memory_id FROM nearest ORDER BY distance, memory_id;
+
+-- name: find_candidates
+-- The memories $6 (closest by meaning), the $7 closest by words, and the turns beside either, with what ranking needs.
+--
+-- Words: BM25 (Robertson and Zaragoza, 2009) with k1 = 0.6 and b = 0.3 over the user's memories that fit the filter; any word of
+-- the question is enough. PostgreSQL's rank of one lexeme, the sum of 1/j² over its j occurrences, saturates as tf/(tf + 0.6)
+-- does, within 3 %, and divided by that of one occurrence takes the place of its tf * (k1 + 1) / (tf + k1).
+WITH question AS MATERIALIZED (
+    SELECT lexeme, ('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''')::tsquery AS term
+    FROM unnest(to_tsvector('english', $3))
+    LIMIT 64
+), any_word AS MATERIALIZED (
+    SELECT string_agg(term::text, ' | ')::tsquery AS terms FROM question
+), scope AS MATERIALIZED (
+    SELECT memory_id, conversation_id, position, length(lexemes) AS size,
+           CASE WHEN lexemes @@ (SELECT terms FROM any_word) THEN lexemes END AS found
+    FROM memories
+    WHERE tenant_id = $1 AND user_id = $2
+      AND (cardinality($8::text[]) = 0 OR kind = ANY ($8))
+      AND (cardinality($9::text[]) = 0 OR status = ANY ($9))
+      AND ($10::text IS NULL OR conversation_id = $10)
+      AND metadata @> $11::jsonb
+      AND ($12::timestamptz IS NULL OR occurred_at >= $12)
+      AND ($13::timestamptz IS NULL OR occurred_at < $13)
+), corpus AS MATERIALIZED (
+    SELECT count(*)::float8 AS memories, greatest(avg(size), 1)::float8 AS mean_size FROM scope
+), occurrence AS MATERIALIZED (
+    SELECT memory_id, size, lexeme, ts_rank('{1, 1, 1, 1}', found, term) / 0.607927 AS frequency
+    FROM scope
+    JOIN question ON found @@ term
+), rarity AS (
+    SELECT lexeme, ln(1 + (max(memories) - count(*) + 0.5) / (count(*) + 0.5)) AS idf
+    FROM occurrence CROSS JOIN corpus
+    GROUP BY lexeme
+), lexical AS MATERIALIZED (
+    SELECT memory_id, sum(idf * frequency * 1.6 / (1 + 0.6 * (0.7 + 0.3 * size / mean_size))) AS score
+    FROM occurrence JOIN rarity USING (lexeme) CROSS JOIN corpus
+    GROUP BY memory_id
+), seed AS MATERIALIZED (
+    SELECT memory_id, conversation_id, position
+    FROM scope
+    WHERE memory_id = ANY ($6::uuid[])
+       OR memory_id IN (SELECT memory_id FROM lexical ORDER BY score DESC, memory_id DESC LIMIT $7)
+), pool AS MATERIALIZED (
+    SELECT memory_id FROM seed
+    UNION
+    SELECT beside.memory_id
+    FROM seed
+    CROSS JOIN (VALUES (-1), (1)) AS step (length)
+    JOIN scope AS beside
+      ON beside.conversation_id = seed.conversation_id AND beside.position = seed.position + step.length
+)
+SELECT memory.memory_id, left(memory.text, 2000) AS excerpt, memory.speaker, memory.conversation_id, memory.position,
+       memory.occurred_at, 1 - (vector.embedding <=> $5) AS similarity, coalesce(lexical.score, 0) AS lexical
+FROM pool
+JOIN memories AS memory ON memory.tenant_id = $1 AND memory.memory_id = pool.memory_id
+LEFT JOIN memory_embeddings AS vector
+  ON vector.tenant_id = $1 AND vector.memory_id = pool.memory_id AND vector.model = $4
+LEFT JOIN lexical ON lexical.memory_id = pool.memory_id;

@@ -1,0 +1,143 @@
+"""The broker that workers listen to: Taskiq's Redis streams, made to survive what happens to Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, Final
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+from taskiq import AckableMessage
+from taskiq.formatters.json_formatter import JSONFormatter
+from taskiq_redis import RedisStreamBroker
+
+from memoro_core.queue.tasks import FIELD
+from memoro_core.redis.client import UNREACHABLE, connection_options
+from memoro_core.redis.keys import HINT_GROUP, hint_stream
+from memoro_core.tenancy.model import Tier
+
+_log = structlog.get_logger(__name__)
+BLOCK: Final = 1.0
+"""Seconds that one read waits for a hint."""
+RECLAIM_EVERY: Final = 5.0
+RECLAIM_IDLE: Final = 10.0
+"""Seconds after which a hint that its reader has not acknowledged goes to another reader."""
+_RECLAIM_BATCH: Final = 100
+_PAUSES: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+class HintBroker(RedisStreamBroker):
+    """Reads hints one at a time, each when the receiver has a slot for it, from the streams of all tiers.
+
+    Unlike its parent it makes the consumer group from the first entry on, and again when it is gone (after FLUSHALL);
+    takes over what a dead reader left behind, whether new hints come or not; goes on after a lost connection; and
+    deletes an entry with its acknowledgement, so that streams hold only what waits.
+    """
+
+    def __init__(self, url: str) -> None:
+        options = connection_options(command_timeout=BLOCK + 5.0)
+        super().__init__(
+            url,
+            queue_name=hint_stream(Tier.FREE),
+            consumer_group_name=HINT_GROUP,
+            consumer_name=secrets.token_hex(8),
+            consumer_id="0",
+            **options,
+        )
+        self.formatter = JSONFormatter()
+        self._streams = [hint_stream(tier) for tier in Tier]
+        self._reclaimed: deque[tuple[bytes, bytes, dict[bytes, bytes]]] = deque()
+
+    async def startup(self) -> None:
+        """Nothing to declare: groups are made when a read misses them, so that a worker starts while Redis is away."""
+        self.is_worker_process = True
+
+    async def shutdown(self) -> None:
+        """Leaves the groups and closes the connections."""
+        with contextlib.suppress(*UNREACHABLE):
+            for stream in self._streams:
+                await self._client.xgroup_delconsumer(stream, self.consumer_group_name, self.consumer_name)
+        await super().shutdown()
+
+    async def listen(self) -> AsyncGenerator[AckableMessage, None]:
+        """Hints, for ever."""
+        failures = 0
+        next_reclaim = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                if loop.time() >= next_reclaim:
+                    await self._reclaim()
+                    next_reclaim = loop.time() + RECLAIM_EVERY
+                entry = self._reclaimed.popleft() if self._reclaimed else await self._read()
+                failures = 0
+            except UNREACHABLE as error:
+                if isinstance(error, ResponseError) and "NOGROUP" in str(error):
+                    await self._declare()
+                    continue
+                if failures == 0:
+                    _log.warning("hints_not_read", reason=type(error).__name__)
+                await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+                failures += 1
+                continue
+            if entry is None:
+                continue
+            stream, entry_id, fields = entry
+            if FIELD not in fields:
+                _log.warning("hint_not_understood", entry=entry_id.decode())
+                await self._acknowledge(stream, entry_id)()
+                continue
+            yield AckableMessage(data=fields[FIELD], ack=self._acknowledge(stream, entry_id))
+
+    @property
+    def _client(self) -> Redis:
+        return Redis(connection_pool=self.connection_pool)
+
+    async def _read(self) -> tuple[bytes, bytes, dict[bytes, bytes]] | None:
+        fetched: Any = await self._client.xreadgroup(
+            self.consumer_group_name,
+            self.consumer_name,
+            dict.fromkeys(self._streams, ">"),
+            count=1,
+            block=round(BLOCK * 1000),
+        )
+        # One entry from each stream that has any: those beyond the first are kept for the next turns.
+        entries = [(stream, entry_id, fields) for stream, items in (fetched or ()) for entry_id, fields in items]
+        self._reclaimed.extend(entries[1:])
+        return entries[0] if entries else None
+
+    async def _reclaim(self) -> None:
+        """Takes over entries whose reader is gone."""
+        for stream in self._streams:
+            answer: Any = await self._client.xautoclaim(
+                stream,
+                self.consumer_group_name,
+                self.consumer_name,
+                min_idle_time=round(RECLAIM_IDLE * 1000),
+                count=_RECLAIM_BATCH,
+            )
+            self._reclaimed.extend((stream.encode(), entry_id, fields) for entry_id, fields in answer[1] if fields)
+
+    async def _declare(self) -> None:
+        try:
+            for stream in self._streams:
+                with contextlib.suppress(ResponseError):
+                    await self._client.xgroup_create(stream, self.consumer_group_name, id="0", mkstream=True)
+        except UNREACHABLE:
+            await asyncio.sleep(_PAUSES[0])
+
+    def _acknowledge(self, stream: bytes, entry_id: bytes) -> Callable[[], Awaitable[None]]:
+        async def acknowledge() -> None:
+            # Lost with the connection, it is made good when the entry is taken over: then the job is claimed already.
+            with contextlib.suppress(*UNREACHABLE):
+                pipeline = self._client.pipeline(transaction=False)
+                pipeline.xack(stream, self.consumer_group_name, entry_id)
+                pipeline.xdel(stream, entry_id)
+                await pipeline.execute()
+
+        return acknowledge

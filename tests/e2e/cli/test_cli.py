@@ -1,0 +1,133 @@
+"""The command `memoro` against a whole deployment."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support.dev import Dev
+from tests.support.stacks import temporary_data_dir
+
+pytestmark = pytest.mark.e2e
+
+
+def lines(text: str) -> list[Any]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_add_search_and_walk(dev: Dev) -> None:
+    user = f"cli-{uuid.uuid4().hex[:8]}"
+    [added] = lines(dev.memoro("add", "Anna Keller works at TechCorp.", "--user", user, "--wait", "--json"))
+    assert added["job"]["state"] == "SUCCEEDED"
+    [hit] = lines(dev.memoro("search", "Who is employed at TechCorp?", "--user", user, "--json"))
+    assert hit["memory"]["id"] == added["memory"]["id"]
+    assert "—WORKS_AT→ TechCorp" in dev.memoro("graph", "walk", "Anna Keller", "--user", user)
+    assert "Anna Keller" in dev.memoro("graph", "entities", "--user", user)
+    updates = lines(dev.memoro("jobs", "watch", added["job"]["id"], "--json"))
+    assert updates[-1]["state"] == "SUCCEEDED"
+    assert added["job"]["id"] in dev.memoro("jobs", "list", "--user", user)
+    dev.memoro("memories", "delete", added["memory"]["id"])
+    assert dev.memoro("memories", "list", "--user", user, "--json") == ""
+
+
+def test_errors_and_their_exit_codes(dev: Dev) -> None:
+    unknown = str(uuid.uuid4())
+    assert dev.memoro("jobs", "get", unknown, code=1) == f"error: no job {unknown} in this tenant (JOB_NOT_FOUND)\n"
+    assert "INVALID_FIELD" in dev.memoro("jobs", "get", "no-id", code=1)
+    assert "SCOPE_MISSING" in dev.memoro("admin", "tenants", "list", code=1)
+    assert "CREDENTIALS_INVALID" in dev.memoro("jobs", "list", code=1, MEMORO_API_KEY="memoro_x")
+    assert "Missing option" in dev.memoro("add", "x", code=2)
+
+
+def test_administration(dev: Dev) -> None:
+    name = f"cli-{uuid.uuid4().hex[:8]}"
+    admin = {"MEMORO_API_KEY": dev.admin_key}
+    [tenant] = lines(dev.memoro("admin", "tenants", "create", name, "--tier", "pro", "--json", **admin))
+    assert name in dev.memoro("admin", "tenants", "list", **admin)
+    [key] = lines(dev.memoro("admin", "keys", "create", tenant["id"], "--scope", "read", "--json", **admin))
+    assert dev.memoro("memories", "list", "--json", MEMORO_API_KEY=key["secret"]) == ""
+    [revoked] = lines(dev.memoro("admin", "keys", "revoke", tenant["id"], key["api_key"]["id"], "--json", **admin))
+    assert revoked["revoke_time"]
+
+
+def test_the_demonstration_on_a_deployment_that_runs(dev: Dev) -> None:
+    told = dev.memoro("demo", "--endpoint", dev.endpoint)
+    assert "Everything as it should be." in told
+    steps = lines(dev.memoro("demo", "--endpoint", dev.endpoint, "--json"))
+    assert [step["step"] for step in steps if step["step"] != "progress"] == [
+        *("connected", "added", "graph", "conversation", "search", "walk", "done")
+    ]
+    stages = {
+        step["update"]["stage"]["stage"] for step in steps if step["step"] == "progress" and step["update"]["stage"]
+    }
+    assert stages == {"SCREEN", "EMBED", "EXTRACT", "RESOLVE", "COMMIT"}
+
+
+def test_the_demonstration_fails_aloud(dev: Dev) -> None:
+    assert "CREDENTIALS_INVALID" in dev.memoro("demo", "--endpoint", dev.endpoint, code=1, MEMORO_API_KEY="memoro_x")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with temporary_data_dir() as made:
+        yield made
+
+
+def demonstration(folder: Path) -> subprocess.Popen[str]:
+    """`memoro demo` with `folder` for its temporary files."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "memoro.cli", "demo", "--json"],
+        env={**os.environ, "TMPDIR": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Processes that have to do with the folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            command = " ".join(process.cmdline())
+            if str(folder) in command or str(folder) in process.environ().get("TMPDIR", ""):
+                found.append(command)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_the_demonstration_from_nothing_leaves_nothing(folder: Path) -> None:
+    process = demonstration(folder)
+    told, errors = process.communicate(timeout=110)
+    assert process.returncode == 0, errors
+    assert lines(told)[-1] == {"step": "done"}
+    assert left_behind(folder) == []
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_demonstration_that_is_ended_leaves_nothing(folder: Path) -> None:
+    process = demonstration(folder)
+    assert process.stdout is not None
+    assert "connected" in process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=80)
+    assert process.returncode == 128 + signal.SIGTERM
+    deadline = time.monotonic() + 5
+    while left_behind(folder) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left_behind(folder) == []
+    assert list(folder.iterdir()) == []

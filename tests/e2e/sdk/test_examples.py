@@ -1,0 +1,125 @@
+"""The examples, run as their readers run them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.dev import Dev
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[3]
+EXAMPLES = ROOT / "examples"
+
+
+def test_quickstart(dev: Dev) -> None:
+    told = dev.run(sys.executable, str(EXAMPLES / "quickstart.py"))
+    assert "embed: succeeded" in told
+    assert "John Doe WORKS_AT TechCorp" in told.splitlines()
+
+
+def test_quickstart_tells_in_one_line_what_is_wrong(dev: Dev) -> None:
+    told = dev.run(sys.executable, str(EXAMPLES / "quickstart.py"), code=1, MEMORO_API_KEY="memoro_no_such_key")
+    assert told.startswith("error: ")
+    assert "CREDENTIALS_INVALID" in told
+
+
+def test_blocking_client(dev: Dev) -> None:
+    told = dev.run(sys.executable, str(EXAMPLES / "sync_client.py"))
+    assert told.startswith("24 messages, ")
+    assert "pecans" in told
+    assert "marine biology" in told
+    assert "Thursdays at seven" in told
+    assert "MEMORY_NOT_FOUND" in told
+
+
+def test_the_conversation_is_one_file(dev: Dev) -> None:
+    assert (EXAMPLES / "conversation.json").resolve() == ROOT / "client/memoro/cli/conversation.json"
+
+
+@pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="Node.js is not here")
+def test_node(dev: Dev, tmp_path: Path) -> None:
+    folder = tmp_path / "node"
+    shutil.copytree(EXAMPLES / "node", folder, ignore=shutil.ignore_patterns("node_modules"))
+    install = ["npm", "install", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"]
+    installed = subprocess.run(install, cwd=folder, capture_output=True, text=True, timeout=110, check=False)
+    if installed.returncode != 0:
+        pytest.skip(f"the packages can't be had: {installed.stderr[-300:]}")
+    told = dev.run("node", str(folder / "client.js"), MEMORO_PROTOS=str(ROOT / "protos"))
+    assert "STAGE_EMBED: STAGE_STATUS_SUCCEEDED" in told
+    assert "JOB_STATE_SUCCEEDED" in told
+    assert "iPhone 15" in told.splitlines()[-1]
+    refused = dev.run("node", str(folder / "client.js"), code=1, MEMORO_PROTOS=str(ROOT / "protos"), MEMORO_API_KEY="x")
+    assert refused.startswith("error: 16 UNAUTHENTICATED")
+
+
+def test_grpcurl_session(dev: Dev, tmp_path: Path) -> None:
+    """Every command of the page, by the shell, with grpcurl itself or else a generic client over reflection."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    if shutil.which("grpcurl") is None:
+        shim = folder / "grpcurl"
+        shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{ROOT}/tests/support/grpcurl.py" "$@"\n')
+        shim.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+        "ENDPOINT": dev.endpoint,
+        "KEY": dev.api_key,
+        "ADMIN_KEY": dev.admin_key,
+    }
+    text = (EXAMPLES / "grpcurl.md").read_text("utf-8")
+    answers: list[list[Any]] = []
+    for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        commands = re.split(
+            r"^(?=grpcurl )", re.sub(r"^export .*\n", "", block, flags=re.MULTILINE), flags=re.MULTILINE
+        )
+        for command in filter(None, commands):
+            done = subprocess.run(
+                ["/bin/sh", "-c", command],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert done.returncode == 0, command + done.stderr
+            documents = _documents(done.stdout)
+            answers.append(documents)
+            # What the page tells its reader to take from the answer.
+            for document in documents:
+                for kind in ("memory", "job", "tenant"):
+                    if kind in document:
+                        environment[f"{kind.upper()}_ID"] = document[kind]["id"]
+    (listed, described, health, created, watched, got, *_) = answers
+    assert listed == described == []
+    assert health == [{"status": "SERVING"}]
+    assert watched[-1]["update"]["state"] == "JOB_STATE_SUCCEEDED"
+    assert got[0]["memory"]["metadata"] == {"source": "grpcurl", "shown": True}
+    assert created[0]["memory"]["id"] == got[0]["memory"]["id"]
+    searched = next(one for documents in answers for one in documents if "hits" in one)
+    assert "peanuts" in searched["hits"][0]["memory"]["text"]
+    walked = next(one for documents in answers for one in documents if "edges" in one)
+    assert "WORKS_AT" in {edge["predicate"] for edge in walked["edges"]}
+    assert "secret" in answers[-1][0]
+
+
+def _documents(text: str) -> list[Any]:
+    """The JSON documents in a text, one after another; none in what is not JSON."""
+    decoder = json.JSONDecoder()
+    documents = []
+    rest = text.strip()
+    while rest.startswith("{"):
+        document, end = decoder.raw_decode(rest)
+        documents.append(document)
+        rest = rest[end:].strip()
+    return documents

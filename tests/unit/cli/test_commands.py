@@ -1,0 +1,306 @@
+"""Every command: what it sends, what it prints for people and for machines, and how it fails."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from memoro.v1 import (
+    admin_pb2,
+    admin_service_pb2,
+    graph_pb2,
+    jobs_pb2,
+    jobs_service_pb2,
+    memory_pb2,
+    memory_service_pb2,
+)
+from tests.support.scripted_server import Failure
+
+from .conftest import CommandLine
+
+NOON = Timestamp(seconds=int(datetime(2025, 3, 4, 12, tzinfo=UTC).timestamp()))
+MEMORY = memory_pb2.Memory(
+    id="m1", user_id="ann", text="a [bold] text", status=memory_pb2.MEMORY_STATUS_PENDING, occurred_at=NOON
+)
+QUEUED = jobs_pb2.Job(id="j1", user_id="ann", state=jobs_pb2.JOB_STATE_QUEUED, sequence=1)
+EMBED = jobs_pb2.StageProgress(stage=jobs_pb2.STAGE_EMBED, status=jobs_pb2.STAGE_STATUS_SUCCEEDED, completed=1, total=1)
+RESULT = jobs_pb2.JobResult(memories=1, entities=4, relationships=3)
+WATCH = [
+    jobs_service_pb2.WatchJobResponse(snapshot=QUEUED, sequence=1, resume_token="t1"),
+    jobs_service_pb2.WatchJobResponse(
+        update=jobs_pb2.JobUpdate(job_id="j1", state=jobs_pb2.JOB_STATE_RUNNING, attempt=1, stage=EMBED),
+        sequence=2,
+        resume_token="t2",
+    ),
+    jobs_service_pb2.WatchJobResponse(
+        update=jobs_pb2.JobUpdate(job_id="j1", state=jobs_pb2.JOB_STATE_SUCCEEDED, attempt=1, result=RESULT),
+        sequence=3,
+        resume_token="t3",
+    ),
+]
+FAILED_WATCH = [
+    WATCH[0],
+    jobs_service_pb2.WatchJobResponse(
+        update=jobs_pb2.JobUpdate(
+            job_id="j1",
+            state=jobs_pb2.JOB_STATE_FAILED,
+            error=jobs_pb2.JobError(reason="PROVIDER_FAILED", message="it answered 400"),
+        ),
+        sequence=2,
+    ),
+]
+
+
+def test_add_says_what_was_stored(memoro: CommandLine) -> None:
+    memoro.server.script("CreateMemory", memory_service_pb2.CreateMemoryResponse(memory=MEMORY, job=QUEUED))
+    told = memoro(
+        *("add", "a text", "--user", "ann", "--metadata", '{"k": 1}', "--occurred-at", "2025-03-04T12:00"),
+        *("--priority", "High", "--request-id", "r1"),
+    )
+    assert told.stdout == "stored memory m1, job j1\n"
+    [request] = memoro.server.requests("CreateMemory")
+    assert (request.text, request.user_id, request.request_id) == ("a text", "ann", "r1")
+    assert request.priority == memory_pb2.PRIORITY_HIGH
+    assert request.occurred_at == NOON
+    assert request.metadata["k"] == 1
+    assert memoro.server.calls[0].metadata["authorization"] == "Bearer mk_cli"
+    [line] = memoro.json("add", "a text", "-u", "ann")
+    assert line["memory"]["id"] == "m1"
+    assert line["memory"]["occurred_at"] == "2025-03-04T12:00:00+00:00"
+    assert line["job"]["state"] == "QUEUED"
+
+
+def test_add_reads_standard_input(memoro: CommandLine) -> None:
+    memoro.server.script("CreateMemory", memory_service_pb2.CreateMemoryResponse(memory=MEMORY, job=QUEUED))
+    memoro("add", "-", "-u", "ann", stdin="from a pipe\n")
+    assert memoro.server.requests("CreateMemory")[0].text == "from a pipe\n"
+
+
+def test_add_waits_for_the_job(memoro: CommandLine) -> None:
+    memoro.server.script("CreateMemory", memory_service_pb2.CreateMemoryResponse(memory=MEMORY, job=QUEUED))
+    memoro.server.script("WatchJob", WATCH)
+    told = memoro("add", "a text", "-u", "ann", "--wait").stdout.splitlines()
+    assert "embed    succeeded 1/1" in told[2]
+    assert told[-1] == "job j1 SUCCEEDED (1 memories, 4 entities, 3 relationships)"
+    [line] = memoro.json("add", "a text", "-u", "ann", "--wait")
+    assert line["job"]["state"] == "SUCCEEDED"
+    memoro.server.script("WatchJob", FAILED_WATCH)
+    failed = memoro("add", "a text", "-u", "ann", "--wait", code=1)
+    assert failed.stderr == "error: job j1 failed: it answered 400 (PROVIDER_FAILED)\n"
+
+
+def test_add_takes_a_conversation(memoro: CommandLine, tmp_path: Path) -> None:
+    answer = memory_service_pb2.AddConversationResponse(memories=[MEMORY, MEMORY], job=QUEUED)
+    memoro.server.script("AddConversation", answer)
+    file = tmp_path / "talk.json"
+    messages = [
+        {"text": "hi", "role": "user", "speaker": "Ann", "occurred_at": "2025-03-04T13:00:00+01:00"},
+        {"text": "hello", "metadata": {"k": "v"}},
+    ]
+    file.write_text(json.dumps({"conversation_id": "talk", "messages": messages}))
+    told = memoro("add", "--conversation", str(file), "--user", "ann")
+    assert told.stdout == "stored 2 memories of conversation talk, job j1\n"
+    [request] = memoro.server.requests("AddConversation")
+    assert request.conversation_id == "talk"
+    assert request.messages[0].role == memory_pb2.ROLE_USER
+    assert request.messages[0].occurred_at == NOON
+    [line] = memoro.json("add", "--conversation", str(file), "--user", "ann")
+    assert len(line["memories"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("document", "fault"),
+    [
+        ("[]", "expected an object with conversation_id and messages"),
+        ("{", "expected an object with conversation_id and messages"),
+        ('{"conversation_id": "c", "messages": [{"text": "a"}, {"txt": "b"}]}', "message 1: expected an object"),
+        ('{"conversation_id": "c", "messages": [{"text": "a", "when": 1}]}', "message 0: no such field: when"),
+        ('{"conversation_id": "c", "messages": [{"text": "a", "role": "boss"}]}', "message 0: 'BOSS'"),
+        ('{"conversation_id": "c", "messages": [{"text": "a", "occurred_at": 5}]}', "message 0: fromisoformat"),
+    ],
+)
+def test_a_bad_conversation_is_refused_with_its_place(
+    memoro: CommandLine, tmp_path: Path, document: str, fault: str
+) -> None:
+    file = tmp_path / "talk.json"
+    file.write_text(document)
+    told = memoro("add", "--conversation", str(file), "--user", "ann", code=2)
+    assert told.stderr.startswith("error: talk.json: ")
+    assert fault in told.stderr
+    assert not memoro.server.calls
+
+
+def test_search_shows_hits(memoro: CommandLine) -> None:
+    hit = memory_service_pb2.SearchHit(memory=MEMORY, score=0.75)
+    hit.explanation.arms.add(arm="vector", raw=0.8, rank=1, contribution=0.75)
+    memoro.server.script("SearchMemories", memory_service_pb2.SearchMemoriesResponse(hits=[hit]))
+    told = memoro("search", "what?", "-u", "ann", "-n", "5", "--explain", "--conversation-id", "talk")
+    assert "0.750" in told.stdout
+    assert "a [bold] text" in told.stdout
+    assert "vector 0.750 (raw 0.800)" in told.stdout
+    [request] = memoro.server.requests("SearchMemories")
+    assert (request.page_size, request.explain, request.filter.conversation_id) == (5, True, "talk")
+    [line] = memoro.json("search", "what?", "-u", "ann")
+    assert line["score"] == 0.75
+    memoro.server.script("SearchMemories", memory_service_pb2.SearchMemoriesResponse())
+    assert memoro("search", "what?", "-u", "ann").stdout == "nothing found\n"
+    assert memoro.json("search", "what?", "-u", "ann") == []
+
+
+def test_memories(memoro: CommandLine) -> None:
+    memoro.server.script("ListMemories", memory_service_pb2.ListMemoriesResponse(memories=[MEMORY]))
+    assert "a [bold] text" in memoro("memories", "list", "--user", "ann").stdout
+    assert [line["id"] for line in memoro.json("memories", "list")] == ["m1"]
+    memoro.server.script("GetMemory", memory_service_pb2.GetMemoryResponse(memory=MEMORY))
+    assert "PENDING" in memoro("memories", "get", "m1").stdout
+    assert memoro.json("memories", "get", "m1")[0]["text"] == "a [bold] text"
+    memoro.server.script("DeleteMemory", memory_service_pb2.DeleteMemoryResponse())
+    assert memoro("memories", "delete", "m1").stdout == "deleted memory m1\n"
+    assert memoro.json("memories", "delete", "m1") == [{"deleted": "m1"}]
+
+
+def test_jobs(memoro: CommandLine) -> None:
+    memoro.server.script("ListJobs", jobs_service_pb2.ListJobsResponse(jobs=[QUEUED]))
+    assert "QUEUED" in memoro("jobs", "list", "--state", "queued", "--state", "failed").stdout
+    assert memoro.server.requests("ListJobs")[0].states == [jobs_pb2.JOB_STATE_QUEUED, jobs_pb2.JOB_STATE_FAILED]
+    running = jobs_pb2.Job(id="j1", state=jobs_pb2.JOB_STATE_RUNNING, stages=[EMBED], cancel_requested=True)
+    memoro.server.script("GetJob", jobs_service_pb2.GetJobResponse(job=running))
+    told = memoro("jobs", "get", "j1").stdout
+    assert told.startswith("job j1 RUNNING\n")
+    assert "EMBED" in told
+    memoro.server.script("CancelJob", jobs_service_pb2.CancelJobResponse(job=running))
+    assert memoro("jobs", "cancel", "j1").stdout == "job j1 will end at its next safe point\n"
+    assert memoro.json("jobs", "cancel", "j1")[0]["cancel_requested"] is True
+
+
+def test_watch_tells_each_change_and_fails_with_the_job(memoro: CommandLine) -> None:
+    memoro.server.script("GetJob", jobs_service_pb2.GetJobResponse(job=QUEUED))
+    memoro.server.script("WatchJob", WATCH)
+    lines = memoro.json("jobs", "watch", "j1")
+    assert [line["sequence"] for line in lines] == [1, 2, 3]
+    assert lines[1]["stage"] == {"stage": "EMBED", "status": "SUCCEEDED", "completed": 1, "total": 1}
+    memoro.server.script("WatchJob", FAILED_WATCH)
+    assert "it answered 400" in memoro("jobs", "watch", "j1", code=1).stderr
+    memoro.server.script("GetJob", Failure(grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND", "no job j2 in this tenant"))
+    told = memoro("jobs", "watch", "j2", code=1)
+    assert told.stderr == "error: no job j2 in this tenant (JOB_NOT_FOUND)\n"
+
+
+def test_graph(memoro: CommandLine) -> None:
+    john = graph_pb2.Entity(id="e1", name="John Doe", type="PERSON")
+    corp = graph_pb2.Entity(id="e2", name="TechCorp", type="ORGANIZATION")
+    memoro.server.script("ListEntities", memory_service_pb2.ListEntitiesResponse(entities=[john]))
+    assert "John Doe" in memoro("graph", "entities", "--type", "PERSON").stdout
+    edge = graph_pb2.Relationship(
+        source_entity_id="e1",
+        source_name="John Doe",
+        predicate="WORKS_AT",
+        target_entity_id="e2",
+        target_name="TechCorp",
+    )
+    walked = memory_service_pb2.TraverseGraphResponse(edges=[edge])
+    walked.nodes.add(entity=john, depth=0)
+    walked.nodes.add(entity=corp, depth=1)
+    memoro.server.script("TraverseGraph", walked)
+    told = memoro("graph", "walk", "John Doe", "--user", "ann", "--depth", "3", "--direction", "outgoing").stdout
+    assert told.splitlines() == ["John Doe PERSON", "└── —WORKS_AT→ TechCorp"]
+    [request] = memoro.server.requests("TraverseGraph")
+    assert request.direction == memory_service_pb2.DIRECTION_OUTGOING
+    assert request.max_depth == 3
+    [line] = memoro.json("graph", "walk", "John Doe", "--user", "ann")
+    assert line["edges"][0]["predicate"] == "WORKS_AT"
+    memoro.server.script("TraverseGraph", memory_service_pb2.TraverseGraphResponse())
+    assert memoro("graph", "walk", "Nobody", "--user", "ann").stdout == "no such entity\n"
+
+
+def test_tenants(memoro: CommandLine) -> None:
+    tenant = admin_pb2.Tenant(id="t1", name="acme", tier="pro", state=admin_pb2.TENANT_STATE_ACTIVE)
+    for method in ("CreateTenant", "GetTenant", "UpdateTenant", "SuspendTenant", "ResumeTenant"):
+        memoro.server.script(method, getattr(admin_service_pb2, f"{method}Response")(tenant=tenant))
+    memoro.server.script("ListTenants", admin_service_pb2.ListTenantsResponse(tenants=[tenant]))
+    for arguments in (
+        ("create", "acme", "--tier", "pro"),
+        ("list",),
+        ("get", "t1"),
+        ("update", "t1", "--name", "Acme"),
+        ("suspend", "t1"),
+        ("resume", "t1"),
+    ):
+        assert "acme" in memoro("admin", "tenants", *arguments).stdout
+        assert memoro.json("admin", "tenants", *arguments)[0]["id"] == "t1"
+    assert memoro("admin", "tenants", "update", "t1", code=2).stderr == "error: give --display-name or --tier\n"
+
+
+def test_keys(memoro: CommandLine) -> None:
+    key = admin_pb2.ApiKey(id="k1", prefix="mk_a", scopes=[admin_pb2.SCOPE_READ, admin_pb2.SCOPE_WRITE])
+    memoro.server.script("CreateApiKey", admin_service_pb2.CreateApiKeyResponse(api_key=key, secret="mk_a_s3cret"))
+    told = memoro("admin", "keys", "create", "t1", "--name", "shop", "--scope", "read", "--scope", "write").stdout
+    assert "READ, WRITE" in told
+    assert told.endswith("secret, shown this once: mk_a_s3cret\n")
+    [line] = memoro.json("admin", "keys", "create", "t1", "--expires", "2030-01-01")
+    assert line["secret"] == "mk_a_s3cret"
+    first, second = memoro.server.requests("CreateApiKey")
+    assert list(first.scopes) == [admin_pb2.SCOPE_READ, admin_pb2.SCOPE_WRITE]
+    assert second.expire_time.ToDatetime() == datetime(2030, 1, 1)
+    memoro.server.script("ListApiKeys", admin_service_pb2.ListApiKeysResponse(api_keys=[key]))
+    assert "mk_a" in memoro("admin", "keys", "list", "t1").stdout
+    memoro.server.script("RevokeApiKey", admin_service_pb2.RevokeApiKeyResponse(api_key=key))
+    assert memoro.json("admin", "keys", "revoke", "t1", "k1")[0]["id"] == "k1"
+
+
+def test_failures_take_one_line(memoro: CommandLine) -> None:
+    memoro.server.script(
+        "CreateMemory",
+        Failure(
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "INVALID_FIELD",
+            "the request breaks\n2 rules",
+            violations={"text": "is empty", "user_id": "is too long"},
+        ),
+    )
+    told = memoro("add", "x", "-u", "ann", code=1).stderr
+    assert told == ("error: the request breaks 2 rules (INVALID_FIELD); text: is empty; user_id: is too long\n")
+    memoro.server.script(
+        "CreateMemory",
+        Failure(
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "RATE_LIMITED",
+            "too many calls",
+            retry_after=30,
+            trailers=(("grpc-retry-pushback-ms", "-1"),),
+        ),
+    )
+    assert memoro("add", "x", "-u", "ann", code=1).stderr == (
+        "error: too many calls (RATE_LIMITED); try again in 30 s\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("add", "-u", "ann"),
+        ("add", "x"),
+        ("add", "x", "-u", "ann", "--metadata", "{"),
+        ("add", "x", "-u", "ann", "--metadata", "[]"),
+        ("add", "x", "-u", "ann", "--occurred-at", "yesterday"),
+        ("add", "x", "-u", "ann", "--priority", "soon"),
+        ("add", "x", "-u", "ann", "--endpoint", "a b"),
+        ("add", "x", "-u", "ann", "--ca-file", "/nowhere.pem"),
+        ("add", "x", "-u", "ann", "--conversation", "/nowhere.json"),
+        ("jobs", "list", "--state", "unknown"),
+        ("forget",),
+    ],
+)
+def test_mistakes_in_the_arguments_are_refused_before_any_call(memoro: CommandLine, arguments: tuple[str, ...]) -> None:
+    assert memoro(*arguments, code=2).stderr
+    assert not memoro.server.calls
+
+
+def test_help_shows_no_key(memoro: CommandLine) -> None:
+    for arguments in ((), ("add",), ("jobs", "watch"), ("admin", "keys", "create"), ("demo",)):
+        assert "mk_cli" not in memoro(*arguments, "--help").output

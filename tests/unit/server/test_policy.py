@@ -1,0 +1,52 @@
+"""The table of policies against the contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from memoro.v1 import admin_service_pb2, jobs_service_pb2, memory_service_pb2
+from memoro_core.tenancy.model import Scope
+from memoro_server.policy import POLICIES
+
+OURS = (memory_service_pb2, jobs_service_pb2, admin_service_pb2)
+
+
+def methods_of(*files: Any) -> dict[str, Any]:
+    return {
+        f"/{service.full_name}/{method.name}": method
+        for file in files
+        for service in file.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    }
+
+
+def test_every_method_has_a_policy_and_no_policy_is_stale() -> None:
+    assert POLICIES.keys() == methods_of(*OURS, health_pb2, reflection_pb2).keys()
+
+
+def test_every_method_of_ours_needs_a_scope() -> None:
+    assert all(POLICIES[path].scope is not None for path in methods_of(*OURS))
+
+
+@pytest.mark.parametrize("path", methods_of(admin_service_pb2))
+def test_administration_needs_its_scope(path: str) -> None:
+    assert POLICIES[path].scope is Scope.ADMIN
+
+
+@pytest.mark.parametrize(("path", "method"), methods_of(*OURS).items())
+def test_a_policy_fits_its_method(path: str, method: Any) -> None:
+    policy = POLICIES[path]
+    assert policy.streaming == method.server_streaming
+    assert policy.weight > 0
+    assert policy.longest_deadline > 0
+
+
+@pytest.mark.parametrize(("path", "method"), methods_of(*OURS).items())
+def test_what_changes_data_can_be_made_safe_to_repeat(path: str, method: Any) -> None:
+    changes = POLICIES[path].scope not in {Scope.READ, Scope.ADMIN} and not method.name.startswith("Batch")
+    if changes:
+        assert "request_id" in method.input_type.fields_by_name

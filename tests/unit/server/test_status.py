@@ -1,0 +1,92 @@
+"""Statuses, and the reasons in them."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memoro_core.errors import Code, FieldViolation, MemoroError, Reason
+from memoro_server.status import PUSHBACK, Failure, failure_of, item_error
+
+CLIENTS_LIMIT = 8 * 1024
+
+
+def status_of(failure: Failure) -> status_pb2.Status:
+    raw = dict(failure.trailers)["grpc-status-details-bin"]
+    assert isinstance(raw, bytes)
+    return status_pb2.Status.FromString(raw)
+
+
+@pytest.mark.parametrize("code", Code)
+def test_every_code_is_a_canonical_one(code: Code) -> None:
+    failure = failure_of(MemoroError(code, Reason.INTERNAL, "text"))
+    assert failure.code is grpc.StatusCode[code.value]
+    assert status_of(failure).code == failure.code.value[0]
+
+
+TEXTS = st.text(max_size=5000)
+
+
+@given(
+    reason=st.sampled_from(Reason),
+    message=TEXTS,
+    metadata=st.dictionaries(st.text(max_size=40), TEXTS, max_size=3),
+    fields=st.lists(st.tuples(TEXTS, TEXTS), max_size=40),
+    retry_after=st.none() | st.floats(0, 1e6),
+)
+def test_no_two_details_of_a_kind_and_never_too_large(
+    reason: Reason,
+    message: str,
+    metadata: dict[str, str],
+    fields: list[tuple[str, str]],
+    retry_after: float | None,
+) -> None:
+    error = MemoroError(
+        Code.RESOURCE_EXHAUSTED,
+        reason,
+        message,
+        metadata=metadata,
+        violations=[FieldViolation(*field) for field in fields],
+        retry_after=retry_after,
+    )
+    failure = failure_of(error)
+    status = status_of(failure)
+    kinds = [detail.TypeName() for detail in status.details]
+    assert len(kinds) == len(set(kinds))
+    assert kinds[0] == "google.rpc.ErrorInfo"
+    assert (PUSHBACK in dict(failure.trailers)) == (retry_after is not None)
+    assert sent_bytes(failure) < CLIENTS_LIMIT
+
+
+def sent_bytes(failure: Failure) -> int:
+    """On the wire the details are base64, and all that is not ASCII in the message is spelt %XX."""
+    message = sum(1 if byte < 0x80 else 3 for byte in failure.message.encode())
+    return message + sum(len(name) + len(value) * 4 // 3 for name, value in failure.trailers)
+
+
+@pytest.mark.parametrize("letter", ["f", "é", "\N{GRINNING FACE}"])
+def test_a_status_fits_into_the_headers_that_a_client_takes(letter: str) -> None:
+    violations = [FieldViolation(letter * 300, letter * 300)] * 500
+    error = MemoroError(Code.INVALID_ARGUMENT, Reason.INVALID_FIELD, letter * 9000, violations=violations)
+    assert sent_bytes(failure_of(error)) < CLIENTS_LIMIT
+
+
+def test_an_item_of_a_batch_tells_what_a_call_would() -> None:
+    error = MemoroError(
+        Code.INVALID_ARGUMENT,
+        Reason.INVALID_FIELD,
+        "text: must not be empty",
+        violations=[FieldViolation("text", "must not be empty")],
+    )
+    item = item_error(error)
+    status = status_of(failure_of(error))
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    status.details[0].Unpack(info)
+    status.details[1].Unpack(bad)
+    assert (item.code, item.message, item.reason) == (status.code, status.message, info.reason)
+    assert [(it.field, it.description) for it in item.field_violations] == [
+        (it.field, it.description) for it in bad.field_violations
+    ]

@@ -1,0 +1,105 @@
+"""One worker process, from its settings to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from contextlib import AsyncExitStack
+
+import structlog
+from taskiq import Context, TaskiqDepends
+from taskiq.acks import AcknowledgeType
+from taskiq.receiver import Receiver
+
+from memoro_core.container import Container, open_container
+from memoro_core.errors import MemoroError
+from memoro_core.jobs.scheduler import Scheduler
+from memoro_core.ops.http import OpsServer
+from memoro_core.postgres.leader import SCHEDULER_LOCK, Leadership
+from memoro_core.queue.broker import HintBroker
+from memoro_core.queue.tasks import RUN_JOB, decode
+from memoro_core.redis.client import ping
+from memoro_core.settings import Settings
+from memoro_worker.metrics import WorkerMetrics
+from memoro_worker.scheduling import keep_scheduling
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+async def work(settings: Settings, stop: asyncio.Event) -> int:
+    """Works until `stop` is set, SIGTERM or SIGINT, then stops taking jobs and ends those under way; the exit code."""
+    logger = structlog.get_logger("memoro.worker")
+    loop = asyncio.get_running_loop()
+    for number in _STOP_SIGNALS:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with AsyncExitStack() as stack:
+            container = await stack.enter_async_context(open_container(settings))
+            metrics = WorkerMetrics(lambda: container.job_runner.running)
+            checks = {"database": container.database.ping, "redis": lambda: ping(container.redis)}
+            ops = OpsServer(settings.ops_host, settings.worker_ops_port, checks, metrics.registry)
+            await stack.enter_async_context(ops)
+            scheduler = Scheduler(
+                container.job_store,
+                container.hints,
+                container.event_tail,
+                container.clock,
+                hint_timeout=settings.hint_timeout,
+            )
+            scheduling = asyncio.create_task(
+                keep_scheduling(
+                    scheduler,
+                    Leadership(settings, SCHEDULER_LOCK),
+                    interval=settings.scheduler_interval,
+                    leads=metrics.leads,
+                )
+            )
+            stack.push_async_callback(_end, scheduling)
+            listening = asyncio.create_task(_listen(container, metrics, stop))
+            logger.info("working", ops_port=ops.port, concurrency=settings.worker_concurrency)
+            await asyncio.wait({listening, scheduling}, return_when=asyncio.FIRST_COMPLETED)
+            stop.set()
+            await listening
+    except (MemoroError, OSError) as error:
+        logger.error("the worker can't run", reason=str(error))
+        return 1
+    logger.info("stopped")
+    return 0
+
+
+async def _listen(container: Container, metrics: WorkerMetrics, stop: asyncio.Event) -> None:
+    settings = container.settings
+    broker = HintBroker(str(settings.redis_url))
+
+    async def run_job(tenant_id: str, job_id: str, context: Context = TaskiqDepends()) -> None:  # noqa: B008
+        ref = decode(tenant_id, job_id)
+        if ref is None:
+            await context.ack()
+            return
+        started = time.perf_counter()
+        state = await container.job_runner.run(ref, claimed=context.ack)
+        metrics.hints.labels("run" if state else "nothing to run").inc()
+        if state is not None:
+            metrics.attempts.labels(state).inc()
+            metrics.seconds.observe(time.perf_counter() - started)
+
+    broker.register_task(run_job, task_name=RUN_JOB)
+    receiver = Receiver(
+        broker,
+        max_async_tasks=settings.worker_concurrency,
+        ack_type=AcknowledgeType.MANUAL,
+        validate_params=False,
+        wait_tasks_timeout=settings.drain_grace,
+    )
+    receiving = asyncio.create_task(receiver.listen(stop))
+    await asyncio.wait({receiving, stopping := asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    await container.job_runner.stop(grace=settings.drain_grace)
+    await receiving
+    await broker.shutdown()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
