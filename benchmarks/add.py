@@ -1,8 +1,8 @@
 """`CreateMemory`, every promise kept, against a bare echo: calls that one core of the server can carry.
 
 Both are measured by the processor time that the server's process spends per call, since the generator and PostgreSQL
-share the machine with it and would otherwise decide the figure. A spinning process of the lowest class keeps the processor
-awake, so that commits don't wait for it.
+share the machine with it and would otherwise decide the figure. A spinning process of the lowest class keeps the
+processor awake, so that commits don't wait for it.
 """
 
 from __future__ import annotations

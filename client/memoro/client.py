@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from types import TracebackType
 from typing import Self
 
 from memoro.admin import AsyncAdmin
-from memoro.endpoint import DEFAULT_ENDPOINT, Endpoint, Tls, endpoint_from_environment, parse_endpoint
+from memoro.endpoint import DEFAULT_ENDPOINT, Tls, from_environment, parse_endpoint
 from memoro.enums import Health
 from memoro.graph import AsyncGraph
 from memoro.health import check_health
@@ -27,24 +26,20 @@ class AsyncClient:
     def __init__(
         self, endpoint: str = DEFAULT_ENDPOINT, *, api_key: str | None = None, tls: Tls | bool | None = None
     ) -> None:
-        self._open(parse_endpoint(endpoint, tls), api_key)
+        self._endpoint = parse_endpoint(endpoint, tls)
+        self._transport: Transport = AioTransport(self._endpoint, api_key)
+        self.memories = AsyncMemories(self._transport)
+        self.graph = AsyncGraph(self._transport)
+        self.jobs = AsyncJobs(self._transport)
+        self.admin = AsyncAdmin(self._transport)
 
     @classmethod
     def from_env(cls) -> Self:
         """The client for MEMORO_ENDPOINT, MEMORO_API_KEY and MEMORO_CA_FILE, and for mutual TLS MEMORO_CERT_FILE and
         MEMORO_KEY_FILE.
         """
-        client = cls.__new__(cls)
-        client._open(endpoint_from_environment(), os.environ.get("MEMORO_API_KEY"))
-        return client
-
-    def _open(self, endpoint: Endpoint, api_key: str | None) -> None:
-        self._endpoint = endpoint
-        self._transport: Transport = AioTransport(endpoint, api_key)
-        self.memories = AsyncMemories(self._transport)
-        self.graph = AsyncGraph(self._transport)
-        self.jobs = AsyncJobs(self._transport)
-        self.admin = AsyncAdmin(self._transport)
+        endpoint, api_key, tls = from_environment()
+        return cls(endpoint, api_key=api_key, tls=tls)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._endpoint.address!r})"

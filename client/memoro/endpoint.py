@@ -89,18 +89,11 @@ def parse_endpoint(text: str, tls: Tls | bool | None = None) -> Endpoint:
     return Endpoint(address, Tls() if secure else None)
 
 
-def endpoint_from_environment() -> Endpoint:
-    """The endpoint that MEMORO_ENDPOINT, MEMORO_CA_FILE, MEMORO_CERT_FILE and MEMORO_KEY_FILE tell of."""
-    files = {
-        field: os.environ.get(name) or None
-        for field, name in (
-            ("ca_file", "MEMORO_CA_FILE"),
-            ("cert_file", "MEMORO_CERT_FILE"),
-            ("key_file", "MEMORO_KEY_FILE"),
-        )
-    }
-    tls = Tls(**files) if any(files.values()) else None
-    return parse_endpoint(os.environ.get("MEMORO_ENDPOINT") or DEFAULT_ENDPOINT, tls)
+def from_environment() -> tuple[str, str | None, Tls | None]:
+    """Endpoint, key and TLS as MEMORO_ENDPOINT, MEMORO_API_KEY, MEMORO_CA_FILE, _CERT_FILE and _KEY_FILE say."""
+    ca_file, cert_file, key_file = (os.environ.get(f"MEMORO_{name}_FILE") or None for name in ("CA", "CERT", "KEY"))
+    tls = Tls(ca_file, cert_file, key_file) if ca_file or cert_file or key_file else None
+    return os.environ.get("MEMORO_ENDPOINT") or DEFAULT_ENDPOINT, os.environ.get("MEMORO_API_KEY") or None, tls
 
 
 def _is_local(address: str) -> bool:

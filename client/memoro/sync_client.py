@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from types import TracebackType
 from typing import Self
 
 from memoro.admin import AsyncKeys, AsyncTenants
 from memoro.blocking import BlockingTransport, Facade, blocking, iterating, run
-from memoro.endpoint import DEFAULT_ENDPOINT, Endpoint, Tls, endpoint_from_environment, parse_endpoint
+from memoro.endpoint import DEFAULT_ENDPOINT, Tls, from_environment, parse_endpoint
 from memoro.enums import Health
 from memoro.errors import MemoroError
 from memoro.graph import AsyncGraph
@@ -141,22 +140,18 @@ class Client:
     def __init__(
         self, endpoint: str = DEFAULT_ENDPOINT, *, api_key: str | None = None, tls: Tls | bool | None = None
     ) -> None:
-        self._open(parse_endpoint(endpoint, tls), api_key)
-
-    @classmethod
-    def from_env(cls) -> Self:
-        """The client for the environment variables that `AsyncClient.from_env` reads."""
-        client = cls.__new__(cls)
-        client._open(endpoint_from_environment(), os.environ.get("MEMORO_API_KEY"))
-        return client
-
-    def _open(self, endpoint: Endpoint, api_key: str | None) -> None:
-        self._endpoint = endpoint
-        self._transport: Transport = BlockingTransport(endpoint, api_key)
+        self._endpoint = parse_endpoint(endpoint, tls)
+        self._transport: Transport = BlockingTransport(self._endpoint, api_key)
         self.memories = Memories(AsyncMemories(self._transport))
         self.graph = Graph(AsyncGraph(self._transport))
         self.jobs = Jobs(AsyncJobs(self._transport))
         self.admin = Admin(self._transport)
+
+    @classmethod
+    def from_env(cls) -> Self:
+        """The client for the environment variables that `AsyncClient.from_env` reads."""
+        endpoint, api_key, tls = from_environment()
+        return cls(endpoint, api_key=api_key, tls=tls)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._endpoint.address!r})"

@@ -67,7 +67,8 @@ async def open_container(settings: Settings) -> AsyncIterator[Container]:
     """Opens what the settings say, checks that it may be used, and closes it at the end.
 
     Raises UNAVAILABLE when PostgreSQL is away, FAILED_PRECONDITION for a role that is too powerful or an embedding
-    model other than that of the stored vectors, MissingProviderError for a provider that is not installed. Redis may be away.
+    model other than that of the stored vectors, MissingProviderError for a provider that is not installed. Redis may be
+    away.
     """
     clock = SystemClock()
     async with AsyncExitStack() as stack:

@@ -46,7 +46,15 @@ class Supervisor:
         self._logger = structlog.get_logger("memoro.server")
 
     async def run(self) -> int:
-        """Runs until SIGTERM or SIGINT. The exit code. Raises OSError when a port is taken."""
+        """Runs until SIGTERM or SIGINT. The exit code: 1 when a port is taken."""
+        try:
+            await self._run()
+        except OSError as error:
+            self._logger.error("the server can't run", reason=str(error))
+            return 1
+        return 0
+
+    async def _run(self) -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -71,7 +79,6 @@ class Supervisor:
                 for keeper in keepers:
                     keeper.cancel()
                 await asyncio.gather(*keepers, return_exceptions=True)
-        return 0
 
     async def _check(self) -> None:
         if not all(self._serving):
@@ -85,7 +92,10 @@ class Supervisor:
         with socket.socket(family) as probe:
             # Fails, as it should, where others share the port already.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                raise OSError(f"can't listen on {host}:{port}: {error.strerror}") from error
         with socket.socket(family) as reserved:
             reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             reserved.bind((host, port))

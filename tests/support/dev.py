@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -30,11 +30,13 @@ class Dev:
         """The environment of a program that uses it."""
         return {**os.environ, "MEMORO_ENDPOINT": self.endpoint, "MEMORO_API_KEY": self.api_key}
 
-    def run(self, *command: str, code: int = 0, timeout: float = 90.0, **environment: str) -> str:
+    def run(
+        self, *command: str, code: int = 0, timeout: float = 90.0, environment: Mapping[str, str] | None = None
+    ) -> str:
         """What a program prints that uses it; it must exit with `code`."""
         done = subprocess.run(
             command,
-            env={**self.environment, **environment},
+            env={**self.environment, **(environment or {})},
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -43,9 +45,13 @@ class Dev:
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout if code == 0 else done.stderr
 
-    def memoro(self, *arguments: str, code: int = 0, **environment: str) -> str:
+    def memoro(self, *arguments: str, code: int = 0, api_key: str | None = None) -> str:
         """What a command of `memoro` prints."""
-        return self.run(sys.executable, "-m", "memoro.cli", *arguments, code=code, **environment)
+        return self.run(
+            *(sys.executable, "-m", "memoro.cli", *arguments),
+            code=code,
+            environment={} if api_key is None else {"MEMORO_API_KEY": api_key},
+        )
 
 
 @contextmanager
@@ -62,7 +68,7 @@ def running_dev() -> Iterator[Dev]:
         try:
             line = process.stdout.readline()
             log.seek(0)
-            assert line, log.read()
+            assert line, log.read()[-2000:]
             announced = json.loads(line)
             yield Dev(
                 **{name: announced[name] for name in ("endpoint", "ops", "api_key", "admin_key")}, process=process

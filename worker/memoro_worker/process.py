@@ -21,6 +21,7 @@ from memoro_core.queue.broker import HintBroker
 from memoro_core.queue.tasks import RUN_JOB, decode
 from memoro_core.redis.client import ping
 from memoro_core.settings import Settings
+from memoro_core.tasks import end_task
 from memoro_worker.metrics import WorkerMetrics
 from memoro_worker.scheduling import keep_scheduling
 
@@ -55,7 +56,7 @@ async def work(settings: Settings, stop: asyncio.Event) -> int:
                     leads=metrics.leads,
                 )
             )
-            stack.push_async_callback(_end, scheduling)
+            stack.push_async_callback(end_task, scheduling)
             listening = asyncio.create_task(_listen(container, metrics, stop))
             logger.info("working", ops_port=ops.port, concurrency=settings.worker_concurrency)
             await asyncio.wait({listening, scheduling}, return_when=asyncio.FIRST_COMPLETED)
@@ -98,8 +99,3 @@ async def _listen(container: Container, metrics: WorkerMetrics, stop: asyncio.Ev
     await container.job_runner.stop(grace=settings.drain_grace)
     await receiving
     await broker.shutdown()
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

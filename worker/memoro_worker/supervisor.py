@@ -35,8 +35,8 @@ class Supervisor:
     async def run(self) -> int:
         """The exit code: 0."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+        for stop_signal in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(stop_signal, self._stop.set)
         async with asyncio.TaskGroup() as tasks:
             for number in range(self._settings.worker_processes):
                 tasks.create_task(self._keep_running(number))

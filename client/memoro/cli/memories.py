@@ -112,11 +112,7 @@ def search(
 @connected
 def get(session: Session, memory_id: MemoryId) -> None:
     """Shows one memory."""
-    memory = session.client.memories.get(memory_id)
-    if session.output.as_json:
-        session.output.json_line(memory)
-    else:
-        session.output.records([memory], COLUMNS)
+    session.output.records([session.client.memories.get(memory_id)], COLUMNS)
 
 
 @app.command("list")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
 from memoro.cli.output import Output, describe, fail
-from memoro.endpoint import DEFAULT_ENDPOINT, Tls
+from memoro.endpoint import DEFAULT_ENDPOINT, Tls, from_environment
 from memoro.errors import MemoroError, Unavailable
 from memoro.sync_client import Client
 
@@ -61,8 +60,9 @@ class Session:
 
 def open_client(endpoint: str, api_key: str, ca_file: Path | None) -> Client:
     """A client for what the options say. Raises ValueError for what can't be."""
-    cert_file, key_file = os.environ.get("MEMORO_CERT_FILE") or None, os.environ.get("MEMORO_KEY_FILE") or None
-    tls = Tls(ca_file, cert_file, key_file) if ca_file or cert_file or key_file else None
+    tls = from_environment()[2]
+    if ca_file is not None:
+        tls = replace(tls or Tls(), ca_file=ca_file)
     return Client(endpoint, api_key=api_key or None, tls=tls)
 
 

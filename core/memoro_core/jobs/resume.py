@@ -5,48 +5,49 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import hmac
 from typing import Final
 
 from memoro_core.errors import Code, FieldViolation, MemoroError, Reason
-from memoro_core.ids import JobId, TenantId
+from memoro_core.jobs.model import JobRef
 
 _DIGEST_BYTES: Final = 9
 _SEQ_BYTES: Final = 6
 
 
-def resume_token(tenant_id: TenantId, job_id: JobId, seq: int) -> str:
-    """An opaque token for the place after event `seq` of a job; it fits no other job."""
-    raw = _digest(tenant_id, job_id) + seq.to_bytes(_SEQ_BYTES, "big")
-    return base64.urlsafe_b64encode(raw).decode()
+def token(ref: JobRef, seq: int) -> str:
+    """An opaque token for the place behind event `seq` of a job, bound to that job; of 20 characters."""
+    return base64.urlsafe_b64encode(_digest(ref) + seq.to_bytes(_SEQ_BYTES, "big")).decode()
 
 
-def resumed_seq(tenant_id: TenantId, job_id: JobId, token: str) -> int:
-    """The number of the event that a token stands behind. Raises RESUME_TOKEN_INVALID for any other job's token."""
+def sequence_of(ref: JobRef, resume_token: str) -> int:
+    """The number of the event that the token stands behind. Raises RESUME_TOKEN_INVALID, also for another job's."""
     try:
-        raw = base64.urlsafe_b64decode(token)
-    except (binascii.Error, ValueError):
-        raw = b""
-    fits = hmac.compare_digest(raw[:_DIGEST_BYTES], _digest(tenant_id, job_id))
-    if not fits or len(raw) != _DIGEST_BYTES + _SEQ_BYTES:
-        text = "not a token of this job's watch; watch again without one"
-        raise MemoroError(
-            Code.INVALID_ARGUMENT,
-            Reason.RESUME_TOKEN_INVALID,
-            f"resume_token: {text}",
-            violations=(FieldViolation("resume_token", text),),
-        )
+        raw = base64.b64decode(resume_token.encode(), altchars=b"-_", validate=True)
+    except (binascii.Error, UnicodeError, ValueError):
+        raise _invalid() from None
+    if len(raw) != _DIGEST_BYTES + _SEQ_BYTES or raw[:_DIGEST_BYTES] != _digest(ref):
+        raise _invalid()
     return int.from_bytes(raw[_DIGEST_BYTES:], "big")
 
 
-def resume_token_expired() -> MemoroError:
+def token_expired() -> MemoroError:
     """OUT_OF_RANGE / RESUME_TOKEN_EXPIRED: events after the token are no longer kept."""
     return MemoroError(
         Code.OUT_OF_RANGE,
         Reason.RESUME_TOKEN_EXPIRED,
-        "events after this token are no longer kept; watch again without one",
+        "the events after this token are gone; watch again without it",
     )
 
 
-def _digest(tenant_id: TenantId, job_id: JobId) -> bytes:
-    return hashlib.blake2b(tenant_id.bytes + job_id.bytes, digest_size=_DIGEST_BYTES).digest()
+def _digest(ref: JobRef) -> bytes:
+    return hashlib.blake2b(ref.tenant_id.bytes + ref.job_id.bytes, digest_size=_DIGEST_BYTES).digest()
+
+
+def _invalid() -> MemoroError:
+    text = "not a token of this job; watch again without it"
+    return MemoroError(
+        Code.INVALID_ARGUMENT,
+        Reason.RESUME_TOKEN_INVALID,
+        f"resume_token: {text}",
+        violations=(FieldViolation("resume_token", text),),
+    )

@@ -44,7 +44,7 @@ def timed_out(limit: float) -> Failure:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Exponential backoff: `base` seconds after the first attempt, twice as long after each further one, up to `maximum`.
+    """Exponential backoff: `base` seconds after the first attempt, twice as long after each, `maximum` at most.
 
     Jitter of ±25 % keeps jobs that failed together from coming back together.
     """

@@ -13,12 +13,11 @@ import structlog
 
 from memoro_core.batching import Coalescer
 from memoro_core.clock import Clock
-from memoro_core.errors import MemoroError, ProviderError, Reason, not_found
+from memoro_core.errors import MemoroError, ProviderError
 from memoro_core.jobs.model import (
     Claim,
     Finish,
     Job,
-    JobError,
     JobEvent,
     JobKind,
     JobRef,
@@ -29,9 +28,11 @@ from memoro_core.jobs.model import (
     StageProgress,
 )
 from memoro_core.jobs.ports import EventTail, JobCancelled, JobHandler, JobStore, LeaseLost
-from memoro_core.jobs.retry import RetryPolicy, error_of
+from memoro_core.jobs.retry import RetryPolicy, classify, timed_out
+from memoro_core.jobs.service import job_not_found
 from memoro_core.jobs.states import cancelled, failed
 from memoro_core.llm.model import Usage
+from memoro_core.tasks import end_task
 
 _log = structlog.get_logger(__name__)
 _CLAIM_BATCH: Final = 64
@@ -85,8 +86,7 @@ class JobRunner:
     async def __aexit__(self, *_: object) -> None:
         await self.stop(grace=0.0)
         if self._heart is not None:
-            self._heart.cancel()
-            await asyncio.gather(self._heart, return_exceptions=True)
+            await end_task(self._heart)
 
     async def run(self, ref: JobRef, *, claimed: Callable[[], Awaitable[None]] | None = None) -> JobState | None:
         """One attempt of a job; the state it ended in, or None when there was nothing to run here.
@@ -110,7 +110,7 @@ class JobRunner:
             await self.run(ref)
             job = await self._store.get(ref.tenant_id, ref.job_id)
             if job is None:
-                raise not_found(Reason.JOB_NOT_FOUND, "job", ref.job_id)
+                raise job_not_found(ref.job_id)
             if job.state.terminal:
                 return job
             wait = (job.run_at - self._clock.now()).total_seconds() if job.state is JobState.QUEUED else _ELSEWHERE
@@ -123,9 +123,7 @@ class JobRunner:
         if tasks and grace:
             await asyncio.wait(tasks, timeout=grace)
         runs = list(self._runs.values())
-        for run in runs:
-            run.task.cancel()
-        await asyncio.gather(*(run.task for run in runs), return_exceptions=True)
+        await asyncio.gather(*(end_task(run.task) for run in runs))
         if runs:
             with contextlib.suppress(MemoroError):
                 released = await self._store.release([run.claim for run in runs], now=self._clock.now())
@@ -154,8 +152,7 @@ class JobRunner:
             event = await asyncio.shield(run.task)
         except asyncio.CancelledError:
             if not run.task.done():
-                run.task.cancel()
-                await asyncio.gather(run.task, return_exceptions=True)
+                await end_task(run.task)
                 raise
             return None
         except LeaseLost:
@@ -185,14 +182,14 @@ class JobRunner:
         except Exception as failure:  # noqa: BLE001 - whatever it is, it ends the attempt
             if isinstance(failure, ProviderError):
                 run.record(failure.usage)
-            if isinstance(failure, TimeoutError) and limit.expired():
-                text = f"the attempt ran longer than {self._policy.timeout:g} s"
-                error, retry_after = JobError(Reason.JOB_TIMED_OUT, text, retryable=True), None
-            else:
-                error, retry_after = error_of(failure)
-            _log.warning("attempt_failed", reason=error.reason, retryable=error.retryable, exc_info=failure)
-            wait = timedelta(seconds=self._policy.retry.delay(claim.job.attempt, retry_after=retry_after))
-            finish = failed(claim.job, error, stages=run.stages, usage=run.usage, retry_at=self._clock.now() + wait)
+            over_time = isinstance(failure, TimeoutError) and limit.expired()
+            verdict = timed_out(self._policy.timeout) if over_time else classify(failure)
+            _log.warning(
+                "attempt_failed", reason=verdict.error.reason, retryable=verdict.error.retryable, exc_info=failure
+            )
+            now = self._clock.now()
+            retry_at = self._policy.retry.retry_at(now, claim.job.attempt, retry_after=verdict.retry_after)
+            finish = failed(claim.job, verdict.error, stages=run.stages, usage=run.usage, retry_at=retry_at)
         return await self._store.finish(claim, finish, now=self._clock.now())
 
     async def _beat(self) -> None:

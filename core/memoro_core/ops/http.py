@@ -28,8 +28,8 @@ _log = structlog.get_logger(__name__)
 class OpsServer:
     """Answers operators while the block is entered.
 
-    `/healthz` says that the event loop turns; `/readyz` runs the checks, each within CHECK_TIMEOUT, and answers 503 with
-    the names of those that fail (never with their causes, which go to the log); `/metrics` is the registry in the
+    `/healthz` says that the event loop turns; `/readyz` runs the checks, each within CHECK_TIMEOUT, and answers 503
+    with the names of those that fail (never with their causes, which go to the log); `/metrics` is the registry in the
     Prometheus format. Port 0 takes a free one: see `port`. Raises OSError when the port is taken.
     """
 
@@ -104,7 +104,7 @@ class OpsServer:
         try:
             async with asyncio.timeout(CHECK_TIMEOUT):
                 await check()
-        except Exception as error:  # whatever it is, the check fails
+        except Exception as error:  # noqa: BLE001 - whatever it is, the check fails
             reason = error.message if isinstance(error, MemoroError) else type(error).__name__
             _log.warning("check_failed", check=name, reason=reason)
             return False

@@ -46,18 +46,21 @@ def test_errors_and_their_exit_codes(dev: Dev) -> None:
     assert dev.memoro("jobs", "get", unknown, code=1) == f"error: no job {unknown} in this tenant (JOB_NOT_FOUND)\n"
     assert "INVALID_FIELD" in dev.memoro("jobs", "get", "no-id", code=1)
     assert "SCOPE_MISSING" in dev.memoro("admin", "tenants", "list", code=1)
-    assert "CREDENTIALS_INVALID" in dev.memoro("jobs", "list", code=1, MEMORO_API_KEY="memoro_x")
+    assert "CREDENTIALS_INVALID" in dev.memoro("jobs", "list", code=1, api_key="memoro_x")
     assert "Missing option" in dev.memoro("add", "x", code=2)
 
 
 def test_administration(dev: Dev) -> None:
     name = f"cli-{uuid.uuid4().hex[:8]}"
-    admin = {"MEMORO_API_KEY": dev.admin_key}
-    [tenant] = lines(dev.memoro("admin", "tenants", "create", name, "--tier", "pro", "--json", **admin))
-    assert name in dev.memoro("admin", "tenants", "list", **admin)
-    [key] = lines(dev.memoro("admin", "keys", "create", tenant["id"], "--scope", "read", "--json", **admin))
-    assert dev.memoro("memories", "list", "--json", MEMORO_API_KEY=key["secret"]) == ""
-    [revoked] = lines(dev.memoro("admin", "keys", "revoke", tenant["id"], key["api_key"]["id"], "--json", **admin))
+
+    def admin(*arguments: str) -> str:
+        return dev.memoro("admin", *arguments, api_key=dev.admin_key)
+
+    [tenant] = lines(admin("tenants", "create", name, "--tier", "pro", "--json"))
+    assert name in admin("tenants", "list")
+    [key] = lines(admin("keys", "create", tenant["id"], "--scope", "read", "--json"))
+    assert dev.memoro("memories", "list", "--json", api_key=key["secret"]) == ""
+    [revoked] = lines(admin("keys", "revoke", tenant["id"], key["api_key"]["id"], "--json"))
     assert revoked["revoke_time"]
 
 
@@ -75,7 +78,7 @@ def test_the_demonstration_on_a_deployment_that_runs(dev: Dev) -> None:
 
 
 def test_the_demonstration_fails_aloud(dev: Dev) -> None:
-    assert "CREDENTIALS_INVALID" in dev.memoro("demo", "--endpoint", dev.endpoint, code=1, MEMORO_API_KEY="memoro_x")
+    assert "CREDENTIALS_INVALID" in dev.memoro("demo", "--endpoint", dev.endpoint, code=1, api_key="memoro_x")
 
 
 @pytest.fixture

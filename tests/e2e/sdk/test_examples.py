@@ -28,7 +28,7 @@ def test_quickstart(dev: Dev) -> None:
 
 
 def test_quickstart_tells_in_one_line_what_is_wrong(dev: Dev) -> None:
-    told = dev.run(sys.executable, str(EXAMPLES / "quickstart.py"), code=1, MEMORO_API_KEY="memoro_no_such_key")
+    told = dev.run(sys.executable, str(EXAMPLES / "quickstart.py"), code=1, environment={"MEMORO_API_KEY": "memoro_x"})
     assert told.startswith("error: ")
     assert "CREDENTIALS_INVALID" in told
 
@@ -54,11 +54,12 @@ def test_node(dev: Dev, tmp_path: Path) -> None:
     installed = subprocess.run(install, cwd=folder, capture_output=True, text=True, timeout=110, check=False)
     if installed.returncode != 0:
         pytest.skip(f"the packages can't be had: {installed.stderr[-300:]}")
-    told = dev.run("node", str(folder / "client.js"), MEMORO_PROTOS=str(ROOT / "protos"))
+    protos = {"MEMORO_PROTOS": str(ROOT / "protos")}
+    told = dev.run("node", str(folder / "client.js"), environment=protos)
     assert "STAGE_EMBED: STAGE_STATUS_SUCCEEDED" in told
     assert "JOB_STATE_SUCCEEDED" in told
     assert "iPhone 15" in told.splitlines()[-1]
-    refused = dev.run("node", str(folder / "client.js"), code=1, MEMORO_PROTOS=str(ROOT / "protos"), MEMORO_API_KEY="x")
+    refused = dev.run("node", str(folder / "client.js"), code=1, environment={**protos, "MEMORO_API_KEY": "x"})
     assert refused.startswith("error: 16 UNAUTHENTICATED")
 
 

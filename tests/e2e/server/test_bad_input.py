@@ -141,6 +141,7 @@ async def test_each_item_of_a_batch_has_its_own_verdict(deployment: Deployment) 
 @pytest.mark.parametrize("count", [0, 101])
 async def test_a_batch_has_its_limits(deployment: Deployment, count: int) -> None:
     caller = await deployment.caller()
-    outcome = await caller.call("MemoryService/BatchCreateMemories", pb.BatchCreateMemoriesRequest(requests=[GOOD] * count))
+    batch = pb.BatchCreateMemoriesRequest(requests=[GOOD] * count)
+    outcome = await caller.call("MemoryService/BatchCreateMemories", batch)
     assert (outcome.code, outcome.info.reason) == (INVALID, "INVALID_FIELD")
     assert (await deployment.rows(caller.tenant_id))["memories"] == 0

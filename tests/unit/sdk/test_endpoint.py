@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from memoro import AsyncClient, Client, Tls
-from memoro.endpoint import Endpoint, endpoint_from_environment, parse_endpoint
+from memoro.endpoint import Endpoint, from_environment, parse_endpoint
 
 
 @pytest.mark.parametrize(
@@ -47,12 +47,16 @@ def test_certificate_and_key_go_together() -> None:
 
 
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MEMORO_ENDPOINT", "MEMORO_CA_FILE", "MEMORO_CERT_FILE", "MEMORO_KEY_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    assert endpoint_from_environment() == Endpoint("127.0.0.1:50051", None)
+    for name in ("ENDPOINT", "API_KEY", "CA_FILE", "CERT_FILE", "KEY_FILE"):
+        monkeypatch.delenv(f"MEMORO_{name}", raising=False)
+    assert from_environment() == ("127.0.0.1:50051", None, None)
     monkeypatch.setenv("MEMORO_ENDPOINT", "memoro.example:443")
+    monkeypatch.setenv("MEMORO_API_KEY", "mk_x")
     monkeypatch.setenv("MEMORO_CA_FILE", "ca.pem")
-    assert endpoint_from_environment() == Endpoint("memoro.example:443", Tls(ca_file="ca.pem"))
+    assert from_environment() == ("memoro.example:443", "mk_x", Tls(ca_file="ca.pem"))
+    monkeypatch.setenv("MEMORO_KEY_FILE", "key.pem")
+    with pytest.raises(ValueError, match="go together"):
+        from_environment()
 
 
 async def test_both_clients_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,7 @@ class OpenAIEmbeddingProvider:
         try:
             await self._ask(parts, MAX_INPUT_BYTES)
         except RejectedError as error:
-            if False:
+            if len(parts) > 1:
                 middle = len(parts) // 2
                 await self._embed(parts[:middle])
                 await self._embed(parts[middle:])

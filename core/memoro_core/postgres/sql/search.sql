@@ -58,15 +58,19 @@ SELECT memory_id FROM nearest ORDER BY distance, memory_id;
 -- Words: BM25 (Robertson and Zaragoza, 2009) with k1 = 0.6 and b = 0.3 over the user's memories that fit the filter; any word of
 -- the question is enough. PostgreSQL's rank of one lexeme, the sum of 1/j² over its j occurrences, saturates as tf/(tf + 0.6)
 -- does, within 3 %, and divided by that of one occurrence takes the place of its tf * (k1 + 1) / (tf + k1).
+--
+-- Nothing is joined but by key: a planner who knows little of how many rows a filter leaves would loop over them.
 WITH question AS MATERIALIZED (
-    SELECT lexeme, ('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''')::tsquery AS term
-    FROM unnest(to_tsvector('english', $3))
-    LIMIT 64
-), any_word AS MATERIALIZED (
-    SELECT string_agg(term::text, ' | ')::tsquery AS terms FROM question
+    SELECT array_agg(term) AS terms, string_agg(term::text, ' | ')::tsquery AS any_term
+    FROM (SELECT ('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''')::tsquery AS term
+          FROM unnest(to_tsvector('english', $3))
+          LIMIT 64) AS word
 ), scope AS MATERIALIZED (
     SELECT memory_id, conversation_id, position, length(lexemes) AS size,
-           CASE WHEN lexemes @@ (SELECT terms FROM any_word) THEN lexemes END AS found
+           CASE WHEN lexemes @@ (SELECT any_term FROM question)
+                THEN ARRAY(SELECT CASE WHEN lexemes @@ term THEN ts_rank('{1, 1, 1, 1}', lexemes, term) / 0.607927 ELSE 0 END
+                           FROM question, unnest(terms) WITH ORDINALITY AS word (term, place)
+                           ORDER BY place) END AS frequencies
     FROM memories
     WHERE tenant_id = $1 AND user_id = $2
       AND (cardinality($8::text[]) = 0 OR kind = ANY ($8))
@@ -76,37 +80,40 @@ WITH question AS MATERIALIZED (
       AND ($12::timestamptz IS NULL OR occurred_at >= $12)
       AND ($13::timestamptz IS NULL OR occurred_at < $13)
 ), corpus AS MATERIALIZED (
-    SELECT count(*)::float8 AS memories, greatest(avg(size), 1)::float8 AS mean_size FROM scope
-), occurrence AS MATERIALIZED (
-    SELECT memory_id, size, lexeme, ts_rank('{1, 1, 1, 1}', found, term) / 0.607927 AS frequency
-    FROM scope
-    JOIN question ON found @@ term
-), rarity AS (
-    SELECT lexeme, ln(1 + (max(memories) - count(*) + 0.5) / (count(*) + 0.5)) AS idf
-    FROM occurrence CROSS JOIN corpus
-    GROUP BY lexeme
-), lexical AS MATERIALIZED (
-    SELECT memory_id, sum(idf * frequency * 1.6 / (1 + 0.6 * (0.7 + 0.3 * size / mean_size))) AS score
-    FROM occurrence JOIN rarity USING (lexeme) CROSS JOIN corpus
-    GROUP BY memory_id
+    SELECT memories, mean_size,
+           ARRAY(SELECT ln(1 + (memories - count(*) FILTER (WHERE frequency > 0) + 0.5)
+                               / (count(*) FILTER (WHERE frequency > 0) + 0.5))
+                 FROM scope, unnest(frequencies) WITH ORDINALITY AS word (frequency, place)
+                 GROUP BY place
+                 ORDER BY place) AS rarities
+    FROM (SELECT count(*)::float8 AS memories, greatest(avg(size), 1)::float8 AS mean_size FROM scope) AS counted
+), scored AS MATERIALIZED (
+    SELECT memory_id, conversation_id, position,
+           CASE WHEN frequencies IS NOT NULL
+                THEN (SELECT sum(frequency * rarity) FROM unnest(frequencies, rarities) AS word (frequency, rarity))
+                     * 1.6 / (1 + 0.6 * (0.7 + 0.3 * size / mean_size)) END AS lexical
+    FROM corpus, scope
+), last_by_words AS MATERIALIZED (
+    -- Those that share the last place come all.
+    SELECT min(lexical) AS lexical
+    FROM (SELECT lexical FROM scored WHERE lexical > 0 ORDER BY lexical DESC LIMIT $7) AS best
 ), seed AS MATERIALIZED (
     SELECT memory_id, conversation_id, position
-    FROM scope
-    WHERE memory_id = ANY ($6::uuid[])
-       OR memory_id IN (SELECT memory_id FROM lexical ORDER BY score DESC, memory_id DESC LIMIT $7)
+    FROM scored
+    WHERE memory_id = ANY ($6::uuid[]) OR lexical >= (SELECT lexical FROM last_by_words)
 ), pool AS MATERIALIZED (
-    SELECT memory_id FROM seed
-    UNION
-    SELECT beside.memory_id
-    FROM seed
-    CROSS JOIN (VALUES (-1), (1)) AS step (length)
-    JOIN scope AS beside
-      ON beside.conversation_id = seed.conversation_id AND beside.position = seed.position + step.length
+    SELECT memory_id, lexical
+    FROM scored
+    WHERE memory_id IN (SELECT memory_id FROM seed)
+       OR (conversation_id IS NOT NULL
+           AND (conversation_id, position) IN (
+               SELECT conversation_id, position + step
+               FROM seed, (VALUES (-1), (1)) AS beside (step)
+               WHERE conversation_id IS NOT NULL))
 )
 SELECT memory.memory_id, left(memory.text, 2000) AS excerpt, memory.speaker, memory.conversation_id, memory.position,
-       memory.occurred_at, 1 - (vector.embedding <=> $5) AS similarity, coalesce(lexical.score, 0) AS lexical
+       memory.occurred_at, 1 - (vector.embedding <=> $5) AS similarity, coalesce(pool.lexical, 0) AS lexical
 FROM pool
 JOIN memories AS memory ON memory.tenant_id = $1 AND memory.memory_id = pool.memory_id
 LEFT JOIN memory_embeddings AS vector
-  ON vector.tenant_id = $1 AND vector.memory_id = pool.memory_id AND vector.model = $4
-LEFT JOIN lexical ON lexical.memory_id = pool.memory_id;
+  ON vector.tenant_id = $1 AND vector.memory_id = pool.memory_id AND vector.model = $4;

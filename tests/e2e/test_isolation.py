@@ -1,0 +1,241 @@
+"""Nothing of one tenant is there for another: every method of the contract, tried with the other's key.
+
+A method without a row in the table fails here, so that none can be added without saying how it keeps tenants apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from memoro.v1 import admin_service_pb2 as admin
+from memoro.v1 import jobs_service_pb2 as jobs
+from memoro.v1 import memory_pb2
+from memoro.v1 import memory_service_pb2 as pb
+from memoro_core.settings import Settings
+from memoro_core.tenancy.model import Scope
+from tests.support.deployment import METHODS, Caller, Deployment, deployed
+from tests.support.interception import Outcome
+
+USER = "john"
+CONVERSATION = "talk"
+REQUEST_ID = "the-same-id"
+TEXT = "John Doe bought an iPhone 15 from Apple Store. He works at TechCorp."
+
+
+@dataclass(frozen=True)
+class Things:
+    """What the first tenant has."""
+
+    tenant_id: str
+    memory_id: str
+    message_id: str
+    job_id: str
+    entity_id: str
+    entity_name: str
+    memories_token: str
+    resume_token: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """How a method is tried: with which request, and what the stranger must be told."""
+
+    request: Callable[[Things], Message]
+    verdict: Callable[[Outcome, Any, Things], None]
+
+
+def not_found(reason: str) -> Callable[[Outcome, Any, Things], None]:
+    """NOT_FOUND, worded as for a thing that exists nowhere."""
+
+    def verdict(outcome: Outcome, response: Any, things: Things) -> None:
+        assert (outcome.code, outcome.info.reason) == (grpc.StatusCode.NOT_FOUND, reason)
+
+    return verdict
+
+
+def nothing(field: str) -> Callable[[Outcome, Any, Things], None]:
+    """An answer that holds nothing."""
+
+    def verdict(outcome: Outcome, response: Any, things: Things) -> None:
+        assert outcome.code is grpc.StatusCode.OK, outcome
+        assert not getattr(response, field)
+        assert response.ByteSize() == 0
+
+    return verdict
+
+
+def denied(outcome: Outcome, response: Any, things: Things) -> None:
+    """No key of a tenant may administer, whatever it asks for."""
+    assert (outcome.code, outcome.info.reason) == (grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING")
+
+
+def a_memory_of_its_own(outcome: Outcome, response: Any, things: Things) -> None:
+    """Neither the same names nor the same request id reach the first tenant's memory."""
+    assert outcome.code is grpc.StatusCode.OK, outcome
+    assert response.memory.id != things.memory_id
+    assert response.job.id != things.job_id
+
+
+def memories_of_its_own(outcome: Outcome, response: Any, things: Things) -> None:
+    assert outcome.code is grpc.StatusCode.OK, outcome
+    assert response.results[0].created.memory.id not in {"", things.memory_id}
+
+
+def a_conversation_of_its_own(outcome: Outcome, response: Any, things: Things) -> None:
+    """The same name is another conversation: its positions begin at 0."""
+    assert outcome.code is grpc.StatusCode.OK, outcome
+    assert [(it.position, it.id != things.message_id) for it in response.memories] == [(0, True)]
+
+
+def _create(text: str = TEXT) -> pb.CreateMemoryRequest:
+    return pb.CreateMemoryRequest(request_id=REQUEST_ID, user_id=USER, text=text)
+
+
+def _conversation() -> pb.AddConversationRequest:
+    return pb.AddConversationRequest(user_id=USER, conversation_id=CONVERSATION, messages=[pb.Message(text="Hello!")])
+
+
+MEMORY, JOBS, ADMIN = "/memoro.v1.MemoryService/", "/memoro.v1.JobsService/", "/memoro.v1.AdminService/"
+NO_MEMORY, NO_JOB = not_found("MEMORY_NOT_FOUND"), not_found("JOB_NOT_FOUND")
+TABLE: dict[str, Row] = {
+    MEMORY + "CreateMemory": Row(lambda a: _create(), a_memory_of_its_own),
+    MEMORY + "BatchCreateMemories": Row(
+        lambda a: pb.BatchCreateMemoriesRequest(requests=[_create()]), memories_of_its_own
+    ),
+    MEMORY + "AddConversation": Row(lambda a: _conversation(), a_conversation_of_its_own),
+    MEMORY + "GetMemory": Row(lambda a: pb.GetMemoryRequest(memory_id=a.memory_id), NO_MEMORY),
+    MEMORY + "ListMemories": Row(lambda a: pb.ListMemoriesRequest(user_id=USER), nothing("memories")),
+    MEMORY + "UpdateMemory": Row(lambda a: pb.UpdateMemoryRequest(memory_id=a.memory_id, text="mine"), NO_MEMORY),
+    MEMORY + "DeleteMemory": Row(lambda a: pb.DeleteMemoryRequest(memory_id=a.memory_id), NO_MEMORY),
+    MEMORY + "SearchMemories": Row(
+        lambda a: pb.SearchMemoriesRequest(user_id=USER, query="What did John Doe buy?"), nothing("hits")
+    ),
+    MEMORY + "ListEntities": Row(lambda a: pb.ListEntitiesRequest(user_id=USER), nothing("entities")),
+    MEMORY + "GetEntity": Row(lambda a: pb.GetEntityRequest(entity_id=a.entity_id), not_found("ENTITY_NOT_FOUND")),
+    MEMORY + "TraverseGraph": Row(
+        lambda a: pb.TraverseGraphRequest(
+            user_id=USER, entity_ids=[a.entity_id], entity_names=[a.entity_name], include_memories=True
+        ),
+        nothing("nodes"),
+    ),
+    JOBS + "GetJob": Row(lambda a: jobs.GetJobRequest(job_id=a.job_id), NO_JOB),
+    JOBS + "ListJobs": Row(lambda a: jobs.ListJobsRequest(user_id=USER), nothing("jobs")),
+    JOBS + "WatchJob": Row(lambda a: jobs.WatchJobRequest(job_id=a.job_id), NO_JOB),
+    JOBS + "CancelJob": Row(lambda a: jobs.CancelJobRequest(job_id=a.job_id), NO_JOB),
+    ADMIN + "CreateTenant": Row(lambda a: admin.CreateTenantRequest(name="never-made"), denied),
+    ADMIN + "GetTenant": Row(lambda a: admin.GetTenantRequest(tenant_id=a.tenant_id), denied),
+    ADMIN + "ListTenants": Row(lambda a: admin.ListTenantsRequest(), denied),
+    ADMIN + "UpdateTenant": Row(lambda a: admin.UpdateTenantRequest(tenant_id=a.tenant_id, tier="free"), denied),
+    ADMIN + "SuspendTenant": Row(lambda a: admin.SuspendTenantRequest(tenant_id=a.tenant_id), denied),
+    ADMIN + "ResumeTenant": Row(lambda a: admin.ResumeTenantRequest(tenant_id=a.tenant_id), denied),
+    ADMIN + "CreateApiKey": Row(lambda a: admin.CreateApiKeyRequest(tenant_id=a.tenant_id), denied),
+    ADMIN + "ListApiKeys": Row(lambda a: admin.ListApiKeysRequest(tenant_id=a.tenant_id), denied),
+    ADMIN + "RevokeApiKey": Row(
+        lambda a: admin.RevokeApiKeyRequest(tenant_id=a.tenant_id, api_key_id=a.memory_id), denied
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Two:
+    """The tenant that has things, its things, and a stranger with every scope that a tenant's key can have."""
+
+    deployment: Deployment
+    owner: Caller
+    things: Things
+    stranger: Caller
+
+
+@pytest_asyncio.fixture
+async def two(settings: Settings) -> AsyncIterator[Two]:
+    async with deployed(settings) as deployment:
+        owner = await deployment.caller()
+        yield Two(deployment, owner, await _things_of(owner), await deployment.caller())
+
+
+async def _things_of(owner: Caller) -> Things:
+    request = _create()
+    request.processing_mode = memory_pb2.PROCESSING_MODE_SYNC
+    made = await owner.ask("MemoryService/CreateMemory", request)
+    talk = await owner.ask("MemoryService/AddConversation", _conversation())
+    entities = (await owner.ask("MemoryService/ListEntities", pb.ListEntitiesRequest(user_id=USER))).entities
+    assert entities, "the owner's graph is empty, so that hiding it proves nothing"
+    page = await owner.ask("MemoryService/ListMemories", pb.ListMemoriesRequest(page_size=1))
+    watching = owner.stream("JobsService/WatchJob", jobs.WatchJobRequest(job_id=made.job.id))
+    snapshot = await watching.read()
+    watching.cancel()
+    return Things(
+        tenant_id=str(owner.tenant_id),
+        memory_id=made.memory.id,
+        message_id=talk.memories[0].id,
+        job_id=made.job.id,
+        entity_id=entities[0].id,
+        entity_name=entities[0].name,
+        memories_token=page.next_page_token,
+        resume_token=snapshot.resume_token,
+    )
+
+
+def test_every_method_of_the_contract_has_a_row() -> None:
+    assert TABLE.keys() == METHODS.keys()
+
+
+@pytest.mark.parametrize("path", METHODS)
+async def test_a_stranger_finds_nothing(two: Two, path: str) -> None:
+    row = TABLE[path]
+    method = path.removeprefix("/memoro.v1.")
+    before = await _everything_of(two.owner)
+    outcome = await two.stranger.call(method, row.request(two.things))
+    response = GetMessageClass(METHODS[path].output_type).FromString(outcome.response)
+    row.verdict(outcome, response, two.things)
+    for value in (two.things.memory_id, two.things.message_id, two.things.job_id, TEXT):
+        if not _said_by_the_stranger(row, two.things, value):
+            assert value not in repr(outcome)
+    assert await _everything_of(two.owner) == before
+
+
+def _said_by_the_stranger(row: Row, things: Things, value: str) -> bool:
+    return value.encode() in row.request(things).SerializeToString()
+
+
+async def _everything_of(owner: Caller) -> list[bytes]:
+    """All that a tenant can read of its own, to see that nobody has changed it."""
+    answers = [
+        await owner.ask("MemoryService/ListMemories", pb.ListMemoriesRequest()),
+        await owner.ask("MemoryService/ListEntities", pb.ListEntitiesRequest()),
+        await owner.ask("JobsService/ListJobs", jobs.ListJobsRequest()),
+    ]
+    return [answer.SerializeToString(deterministic=True) for answer in answers]
+
+
+async def test_tokens_of_one_tenant_are_none_of_another(two: Two) -> None:
+    page = pb.ListMemoriesRequest(page_size=1, page_token=two.things.memories_token)
+    assert (await two.owner.call("MemoryService/ListMemories", page)).code is grpc.StatusCode.OK
+    outcome = await two.stranger.call("MemoryService/ListMemories", page)
+    assert outcome.info.reason == "PAGE_TOKEN_INVALID"
+
+    theirs = await two.stranger.ask("MemoryService/CreateMemory", _create())
+    watch = jobs.WatchJobRequest(job_id=theirs.job.id, resume_token=two.things.resume_token)
+    outcome = await two.stranger.call("JobsService/WatchJob", watch)
+    assert outcome.info.reason == "RESUME_TOKEN_INVALID"
+
+
+@pytest.mark.parametrize("scopes", [(Scope.READ,), (Scope.WRITE,), (Scope.JOBS,)])
+async def test_a_key_does_only_what_its_scope_says(two: Two, scopes: tuple[Scope, ...]) -> None:
+    tenant = await two.deployment.container.tenancy.get_tenant(two.owner.tenant_id)
+    key = await two.deployment.caller_of(tenant, scopes)
+    for method, needed in (
+        ("MemoryService/GetMemory", Scope.READ),
+        ("MemoryService/CreateMemory", Scope.WRITE),
+        ("JobsService/CancelJob", Scope.JOBS),
+    ):
+        outcome = await key.call(method, TABLE[f"/memoro.v1.{method}"].request(two.things))
+        assert (outcome.code is grpc.StatusCode.PERMISSION_DENIED) == (needed not in scopes)
