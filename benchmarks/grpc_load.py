@@ -32,7 +32,7 @@ async def _load(endpoint: str, method: str, key: str, seconds: float, concurrenc
     end = time.perf_counter() + seconds
 
     async with grpc.aio.insecure_channel(endpoint) as channel:
-        call = channel.unary_unary(method)
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
 
         async def caller(number: int) -> None:
             while (start := time.perf_counter()) < end:

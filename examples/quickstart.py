@@ -23,9 +23,11 @@ async def main() -> None:
         print(f"stored {added.memory.id}")
 
         # A watch goes on by itself when the server restarts or the connection breaks.
+        # The first update is a snapshot, with all stages as they stand; the others tell of the stage that moved.
         async for update in added.job.watch():
-            if update.stage is not None:
-                print(f"  {update.stage.stage.lower()}: {update.stage.status.lower()}")
+            moved = update.snapshot.stages if update.snapshot else [update.stage] if update.stage else []
+            for stage in moved:
+                print(f"  {stage.stage.lower()}: {stage.status.lower()}")
         result = await added.job.result()
         print(f"found {result.entities} entities and {result.relationships} relationships")
 

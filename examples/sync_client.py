@@ -38,8 +38,9 @@ def main() -> None:
 
         of_conversation = MemoryFilter(conversation_id=document["conversation_id"])
         for question in ("What is Tomas allergic to?", "Where does Ines live?", "When is the pottery class?"):
-            [best, *_] = client.memories.search(question, user_id=USER, filter=of_conversation)
-            print(f"{question}\n  {best.memory.speaker}: {best.memory.text}")
+            print(question)
+            for hit in client.memories.search(question, user_id=USER, filter=of_conversation, limit=2):
+                print(f"  {hit.memory.speaker}: {hit.memory.text}")
 
         people = [entity.name for entity in client.graph.entities(user_id=USER, type="PERSON", limit=10)]
         print("people:", ", ".join(people))

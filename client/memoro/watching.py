@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from memoro import convert
+from memoro.enums import JobState, StageStatus
 from memoro.errors import Code, DeadlineExceeded, MemoroError
 from memoro.methods import WATCH_JOB
 from memoro.transport import Transport
@@ -84,17 +85,22 @@ def apply_update(job: Job, update: JobUpdate) -> Job:
         return update.snapshot
     if update.sequence <= job.sequence:
         return job
+    stages = job.stages if update.stage is None else _with_stage(job.stages, update.stage)
+    if update.state is JobState.SUCCEEDED:
+        # The last stage ends with the job, in one change.
+        stages = tuple(_ended(stage) if stage.status is StageStatus.RUNNING else stage for stage in stages)
     return replace(
         job,
         sequence=update.sequence,
         state=update.state,
         attempt=update.attempt,
-        stages=job.stages if update.stage is None else _with_stage(job.stages, update.stage),
+        stages=stages,
         error=update.error or job.error,
         result=update.result or job.result,
         partial=update.partial or job.partial,
         usage=update.usage or job.usage,
         run_time=update.run_time or job.run_time,
+        start_time=update.event_time if update.attempt > job.attempt else job.start_time,
         end_time=update.event_time if update.state.ended else job.end_time,
     )
 
@@ -103,6 +109,10 @@ def _with_stage(stages: tuple[StageProgress, ...], moved: StageProgress) -> tupl
     if any(stage.stage == moved.stage for stage in stages):
         return tuple(moved if stage.stage == moved.stage else stage for stage in stages)
     return (*stages, moved)
+
+
+def _ended(stage: StageProgress) -> StageProgress:
+    return replace(stage, status=StageStatus.SUCCEEDED, completed=stage.total)
 
 
 def _curable(error: MemoroError) -> bool:

@@ -16,8 +16,8 @@ class Coalescer(Generic[K, T, R]):
     """Runs `flush(key, items)` over the items that gather while the key's flush before it is under way.
 
     An idle key flushes at the next turn of the event loop, so a lone caller waits for nobody. `flush` returns a result
-    per item, in order; an exception as a result is raised for that item alone; one that `flush` raises is raised for all
-    of its items. At most `max_items` go into a flush, and `max_parallel` flushes of a key run at once.
+    per item, in order; an exception as a result is raised for that item alone; one that `flush` raises is raised for
+    all of its items. At most `max_items` go into a flush, and `max_parallel` flushes of a key run at once.
     """
 
     def __init__(

@@ -89,7 +89,10 @@ async function main() {
   let state;
   for await (const update of watch(created.job.id)) {
     state = update.state;
-    if (update.stage) console.log(`  ${update.stage.stage}: ${update.stage.status}`);
+    // The first update is a snapshot, with all stages as they stand; the others tell of the stage that moved.
+    for (const { stage, status } of update.stages || (update.stage ? [update.stage] : [])) {
+      console.log(`  ${stage}: ${status}`);
+    }
   }
   console.log(`job ${created.job.id}: ${state}`);
   if (state !== 'JOB_STATE_SUCCEEDED') throw new Error('the job did not succeed');

@@ -19,10 +19,13 @@ from memoro.v1 import admin_service_pb2 as admin
 from memoro.v1 import jobs_service_pb2 as jobs
 from memoro.v1 import memory_pb2
 from memoro.v1 import memory_service_pb2 as pb
+from memoro_core.embedded.stack import Stack
 from memoro_core.settings import Settings
 from memoro_core.tenancy.model import Scope
 from tests.support.deployment import METHODS, Caller, Deployment, deployed
 from tests.support.interception import Outcome
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 USER = "john"
 CONVERSATION = "talk"
@@ -124,7 +127,7 @@ TABLE: dict[str, Row] = {
         lambda a: pb.TraverseGraphRequest(
             user_id=USER, entity_ids=[a.entity_id], entity_names=[a.entity_name], include_memories=True
         ),
-        nothing("nodes"),
+        not_found("ENTITY_NOT_FOUND"),
     ),
     JOBS + "GetJob": Row(lambda a: jobs.GetJobRequest(job_id=a.job_id), NO_JOB),
     JOBS + "ListJobs": Row(lambda a: jobs.ListJobsRequest(user_id=USER), nothing("jobs")),
@@ -146,19 +149,21 @@ TABLE: dict[str, Row] = {
 
 @dataclass(frozen=True)
 class Two:
-    """The tenant that has things, its things, and a stranger with every scope that a tenant's key can have."""
+    """The tenant that has things, and its things."""
 
     deployment: Deployment
     owner: Caller
     things: Things
-    stranger: Caller
 
 
-@pytest_asyncio.fixture
-async def two(settings: Settings) -> AsyncIterator[Two]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def two(stack: Stack) -> AsyncIterator[Two]:
+    settings = Settings.model_validate(
+        {"database_url": stack.database_url, "redis_url": stack.redis_url, "grpc_port": 0}
+    )
     async with deployed(settings) as deployment:
         owner = await deployment.caller()
-        yield Two(deployment, owner, await _things_of(owner), await deployment.caller())
+        yield Two(deployment, owner, await _things_of(owner))
 
 
 async def _things_of(owner: Caller) -> Things:
@@ -184,7 +189,7 @@ async def _things_of(owner: Caller) -> Things:
     )
 
 
-def test_every_method_of_the_contract_has_a_row() -> None:
+async def test_every_method_of_the_contract_has_a_row() -> None:
     assert TABLE.keys() == METHODS.keys()
 
 
@@ -193,7 +198,9 @@ async def test_a_stranger_finds_nothing(two: Two, path: str) -> None:
     row = TABLE[path]
     method = path.removeprefix("/memoro.v1.")
     before = await _everything_of(two.owner)
-    outcome = await two.stranger.call(method, row.request(two.things))
+    # With every scope that a tenant's key can have.
+    stranger = await two.deployment.caller()
+    outcome = await stranger.call(method, row.request(two.things))
     response = GetMessageClass(METHODS[path].output_type).FromString(outcome.response)
     row.verdict(outcome, response, two.things)
     for value in (two.things.memory_id, two.things.message_id, two.things.job_id, TEXT):
@@ -219,12 +226,13 @@ async def _everything_of(owner: Caller) -> list[bytes]:
 async def test_tokens_of_one_tenant_are_none_of_another(two: Two) -> None:
     page = pb.ListMemoriesRequest(page_size=1, page_token=two.things.memories_token)
     assert (await two.owner.call("MemoryService/ListMemories", page)).code is grpc.StatusCode.OK
-    outcome = await two.stranger.call("MemoryService/ListMemories", page)
+    stranger = await two.deployment.caller()
+    outcome = await stranger.call("MemoryService/ListMemories", page)
     assert outcome.info.reason == "PAGE_TOKEN_INVALID"
 
-    theirs = await two.stranger.ask("MemoryService/CreateMemory", _create())
+    theirs = await stranger.ask("MemoryService/CreateMemory", _create())
     watch = jobs.WatchJobRequest(job_id=theirs.job.id, resume_token=two.things.resume_token)
-    outcome = await two.stranger.call("JobsService/WatchJob", watch)
+    outcome = await stranger.call("JobsService/WatchJob", watch)
     assert outcome.info.reason == "RESUME_TOKEN_INVALID"
 
 

@@ -79,7 +79,13 @@ async def _listen(container: Container, metrics: WorkerMetrics, stop: asyncio.Ev
             await context.ack()
             return
         started = time.perf_counter()
-        state = await container.job_runner.run(ref, claimed=context.ack)
+        try:
+            state = await container.job_runner.run(ref, claimed=context.ack)
+        except MemoroError as error:
+            # Unacknowledged, the hint comes back.
+            structlog.get_logger("memoro.worker").warning("job_not_claimed", job_id=job_id, reason=error.message)
+            metrics.hints.labels("not claimed").inc()
+            return
         metrics.hints.labels("run" if state else "nothing to run").inc()
         if state is not None:
             metrics.attempts.labels(state).inc()

@@ -7,13 +7,13 @@ from contextlib import ExitStack
 from typing import Annotated
 
 import typer
-from rich.rule import Rule
+from rich.markup import escape
 
 from memoro.cli.conversation import sample_conversation
 from memoro.cli.dev_process import DevFailed, dev_process
 from memoro.cli.graph import graph_tree
 from memoro.cli.output import Output, fail
-from memoro.cli.progress import ending, show_updates
+from memoro.cli.progress import ending, follow_frames, show_frames
 from memoro.cli.session import ApiKeyOption, CaFileOption, JsonOption, Session, errors_told, open_client
 from memoro.sync_client import JobHandle
 from memoro.types import Relationship
@@ -122,12 +122,10 @@ class _Demonstration:
             for update in job.watch():
                 self._output.json_line({"step": "progress", "update": update})
         else:
-            show_updates(self._output, job.watch())
+            show_frames(self._output, follow_frames(job))
         job.result()
         if job.latest is not None:
             self._output.say(f"[dim]{ending(job.latest)}[/]")
 
     def _head(self, text: str) -> None:
-        if not self._output.as_json:
-            self._output.console.print()
-            self._output.console.print(Rule(text, align="left", style="dim"))
+        self._output.say(f"\n[bold]── {escape(text)} ──[/]\n")

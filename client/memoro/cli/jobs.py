@@ -8,7 +8,7 @@ import typer
 
 from memoro.cli.options import choices
 from memoro.cli.output import fail
-from memoro.cli.progress import ending, show_updates
+from memoro.cli.progress import ending, follow_frames, show_frames
 from memoro.cli.session import Session, connected
 from memoro.enums import JobState
 from memoro.errors import JobCancelled, JobFailed
@@ -35,7 +35,7 @@ def follow(session: Session, job: JobHandle, *, quiet: bool = False) -> None:
             for _ in job.watch():
                 pass
         else:
-            show_updates(session.output, job.watch())
+            show_frames(session.output, follow_frames(job))
     try:
         job.result()
     except (JobFailed, JobCancelled) as error:

@@ -15,13 +15,17 @@ from rich.table import Table
 
 from memoro.errors import MemoroError
 
+_NO_LIMIT = 10_000
+
 
 class Output:
     """Prints to standard output; in JSON mode nothing but JSON."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self.console = Console(highlight=False, soft_wrap=True)
+        console = Console(highlight=False, soft_wrap=True)
+        # What goes into a file or a pipe is not folded.
+        self.console = console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=_NO_LIMIT)
 
     def record(self, value: Any, text: str) -> None:
         """One thing: `value` as a line of JSON, or `text`."""
@@ -38,7 +42,7 @@ class Output:
             return
         table = Table(box=None, header_style="bold", pad_edge=False)
         for heading in columns.values():
-            table.add_column(heading, overflow="fold")
+            table.add_column(heading, overflow="fold", no_wrap=heading == "id")
         for value in values:
             table.add_row(*(escape(shown(_attribute(value, path))) for path in columns))
         self.console.print(table if table.row_count else empty)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from memoro.cli.output import Output
-from memoro.enums import Stage, StageStatus
+from memoro.enums import JobState, Stage, StageStatus
+from memoro.sync_client import JobHandle
 from memoro.types import Job, JobUpdate, StageProgress
 
 _MARKS = {
@@ -20,16 +22,26 @@ _MARKS = {
 }
 
 
-def show_updates(output: Output, updates: Iterable[JobUpdate]) -> None:
-    """Shows the updates as they come, to the last."""
+Frame = tuple[JobUpdate, Job]
+"""An update, and the job after it."""
+
+
+def follow_frames(job: JobHandle) -> Iterator[Frame]:
+    """The job's frames, to its end."""
+    for update in job.watch():
+        assert job.latest is not None, "a watch begins with a snapshot"
+        yield update, job.latest
+
+
+def show_frames(output: Output, frames: Iterable[Frame]) -> None:
+    """Shows the frames as they come, to the last."""
     if output.as_json:
-        for update in updates:
+        for update, _ in frames:
             output.json_line(update)
     elif output.console.is_terminal:
-        _show_bars(output, updates)
+        _show_bars(output, frames)
     else:
-        for update in updates:
-            output.say(_line(update))
+        _show_lines(output, frames)
 
 
 def ending(job: Job) -> str:
@@ -45,7 +57,7 @@ def ending(job: Job) -> str:
     return " ".join(parts)
 
 
-def _show_bars(output: Output, updates: Iterable[JobUpdate]) -> None:
+def _show_bars(output: Output, frames: Iterable[Frame]) -> None:
     columns = (
         TextColumn("{task.fields[mark]} {task.description:<8}"),
         BarColumn(bar_width=30),
@@ -54,35 +66,42 @@ def _show_bars(output: Output, updates: Iterable[JobUpdate]) -> None:
     )
     with Progress(*columns, console=output.console) as bars:
         rows: dict[Stage, TaskID] = {}
-
-        def show(stage: StageProgress) -> None:
-            if stage.stage not in rows:
-                rows[stage.stage] = bars.add_task(stage.stage.lower(), total=None, start=False, mark=" ")
-            row = rows[stage.stage]
-            if stage.status not in {StageStatus.PENDING, StageStatus.UNKNOWN} and not bars.tasks[row].started:
-                bars.start_task(row)
-            done = stage.status in _MARKS and stage.status is not StageStatus.RUNNING
-            total = max(stage.total, 1)
-            bars.update(
-                row, completed=total if done else stage.completed, total=total, mark=_MARKS.get(stage.status, " ")
-            )
-            if done:
-                bars.stop_task(row)
-
-        for update in updates:
-            for stage in update.snapshot.stages if update.snapshot else ():
-                show(stage)
-            if update.stage is not None:
-                show(update.stage)
+        for _, job in frames:
+            for stage in job.stages:
+                if stage.stage not in rows:
+                    rows[stage.stage] = bars.add_task(stage.stage.lower(), total=None, start=False, mark=" ")
+                _move(bars, rows[stage.stage], stage)
 
 
-def _line(update: JobUpdate) -> str:
-    time = (update.event_time or datetime.now(UTC)).astimezone().strftime("%H:%M:%S")
-    if update.stage is None:
-        text = str(update.state)
-        if update.error is not None and not update.state.ended:
-            text += f" after attempt {update.attempt}: {update.error.message}"
-    else:
-        stage = update.stage
-        text = f"{stage.stage.lower():<8} {stage.status.lower()} {stage.completed}/{stage.total}"
-    return f"{time}  {text}"
+def _move(bars: Progress, row: TaskID, stage: StageProgress) -> None:
+    mark = _MARKS.get(stage.status)
+    if mark is None:
+        return
+    over = stage.status is not StageStatus.RUNNING
+    total = max(stage.total, 1)
+    bars.start_task(row)
+    bars.update(row, completed=total if over else stage.completed, total=total, mark=mark)
+    if over:
+        bars.stop_task(row)
+
+
+def _show_lines(output: Output, frames: Iterable[Frame]) -> None:
+    state: JobState | None = None
+    shown: set[StageProgress] = set()
+    for update, job in frames:
+        time = (update.event_time or datetime.now(UTC)).astimezone().strftime("%H:%M:%S")
+        told = [
+            f"{stage.stage.lower():<8} {stage.status.lower()} {stage.completed}/{stage.total}"
+            for stage in job.stages
+            if stage.status in _MARKS and stage not in shown
+        ]
+        shown.update(job.stages)
+        if job.state is not state:
+            text = str(job.state)
+            if job.state is JobState.QUEUED and update.error is not None:
+                text += f" after attempt {job.attempt}: {update.error.message}"
+            # The job ends after its stages, and begins before them.
+            told.insert(len(told) if job.state.ended else 0, text)
+            state = job.state
+        for text in told:
+            output.say(f"{time}  {escape(text)}")

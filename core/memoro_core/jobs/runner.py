@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +12,7 @@ import structlog
 
 from memoro_core.batching import Coalescer
 from memoro_core.clock import Clock
-from memoro_core.errors import MemoroError, ProviderError
+from memoro_core.errors import Code, MemoroError, ProviderError, Reason
 from memoro_core.jobs.model import (
     Claim,
     Finish,
@@ -21,23 +20,21 @@ from memoro_core.jobs.model import (
     JobEvent,
     JobKind,
     JobRef,
-    JobResult,
     JobState,
-    JobUsage,
-    Stage,
-    StageProgress,
 )
 from memoro_core.jobs.ports import EventTail, JobCancelled, JobHandler, JobStore, LeaseLost
 from memoro_core.jobs.retry import RetryPolicy, classify, timed_out
+from memoro_core.jobs.run import Run
 from memoro_core.jobs.service import job_not_found
 from memoro_core.jobs.states import cancelled, failed
-from memoro_core.llm.model import Usage
 from memoro_core.tasks import end_task
 
 _log = structlog.get_logger(__name__)
 _CLAIM_BATCH: Final = 64
 _ELSEWHERE: Final = 0.25
 """Seconds between two looks at a job that another process runs."""
+_END_PAUSES: Final = (0.2, 1.0)
+"""Seconds between tries to write how a run ended, while the database is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +66,10 @@ class JobRunner:
         self._clock = clock
         self._policy = policy
         self._worker_id = worker_id
-        self._runs: dict[JobRef, _Run] = {}
+        self._runs: dict[JobRef, Run] = {}
         self._claims: Coalescer[None, JobRef, Claim | None] = Coalescer(self._claim_all, max_items=_CLAIM_BATCH)
         self._heart: asyncio.Task[None] | None = None
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     @property
     def running(self) -> int:
@@ -91,44 +88,62 @@ class JobRunner:
     async def run(self, ref: JobRef, *, claimed: Callable[[], Awaitable[None]] | None = None) -> JobState | None:
         """One attempt of a job; the state it ended in, or None when there was nothing to run here.
 
-        `claimed` is called once the claim is decided, either way: from then on the job's row keeps it. Raises
-        UNAVAILABLE when the claim can't be decided.
+        `claimed` is called once the claim is decided, either way: from then on the job's row keeps it. Who is cancelled
+        while waiting leaves the run to go on. Raises UNAVAILABLE when the claim can't be decided.
         """
-        claim = None if self._stopping else await self._claims.submit(None, ref)
+        if self._stopping.is_set():
+            return None
+        claim = await self._claims.submit(None, ref)
+        if claim is not None and self._stopping.is_set():
+            await self._release([claim])
+            claim = None
+        run = None if claim is None else self._start(claim)
         if claimed is not None:
             await claimed()
-        if claim is None:
+        if run is None:
             return None
-        with structlog.contextvars.bound_contextvars(
-            job_id=str(ref.job_id), tenant_id=str(ref.tenant_id), attempt=claim.job.attempt
-        ):
-            return await self._see_through(claim)
+        await asyncio.wait([run.task])
+        return None if run.task.cancelled() else run.task.result()
 
     async def execute(self, ref: JobRef) -> Job:
-        """Runs a job's attempts until it has ended, waiting between them; the job as it then is."""
+        """Runs a job's attempts until it has ended, waiting between them; the job as it then is.
+
+        Raises JOB_NOT_FOUND, UNAVAILABLE.
+        """
         while True:
-            await self.run(ref)
+            if self._stopping.is_set():
+                raise MemoroError(Code.UNAVAILABLE, Reason.SERVER_DRAINING, "this process is stopping; the job is kept")
+            state = await self.run(ref)
             job = await self._store.get(ref.tenant_id, ref.job_id)
             if job is None:
                 raise job_not_found(ref.job_id)
             if job.state.terminal:
                 return job
-            wait = (job.run_at - self._clock.now()).total_seconds() if job.state is JobState.QUEUED else _ELSEWHERE
-            await asyncio.sleep(max(wait, 0.0))
+            wait = (job.run_at - self._clock.now()).total_seconds() if job.state is JobState.QUEUED else 0.0
+            await asyncio.sleep(max(wait, 0.0 if state else _ELSEWHERE))
 
     async def stop(self, *, grace: float) -> None:
         """Claims nothing more; runs under way have `grace` seconds to end, then their jobs are handed back."""
-        self._stopping = True
-        tasks = {run.task for run in self._runs.values()}
-        if tasks and grace:
-            await asyncio.wait(tasks, timeout=grace)
+        self._stopping.set()
+        await self._claims.close()
+        if self._runs and grace:
+            await asyncio.wait([run.task for run in self._runs.values()], timeout=grace)
         runs = list(self._runs.values())
         await asyncio.gather(*(end_task(run.task) for run in runs))
-        if runs:
-            with contextlib.suppress(MemoroError):
-                released = await self._store.release([run.claim for run in runs], now=self._clock.now())
-                for ref, event in released:
-                    await self._tail.publish(ref.tenant_id, ref.job_id, [event])
+        await self._release([run.claim for run in runs])
+
+    async def _release(self, claims: Sequence[Claim]) -> None:
+        if not claims:
+            return
+        try:
+            released = await self._store.release(claims, now=self._clock.now())
+        except MemoroError as error:
+            # Then their leases run out, and the jobs are run again.
+            _log.warning("jobs_not_released", jobs=len(claims), reason=error.message)
+            return
+        for ref, event in released:
+            await self._tail.publish(ref.tenant_id, ref.job_id, [event])
+            _log.info("job_released", job_id=str(ref.job_id))
 
     async def _claim_all(self, _: None, refs: Sequence[JobRef]) -> Sequence[Claim | None]:
         now = self._clock.now()
@@ -144,32 +159,35 @@ class JobRunner:
         # Of two hints for one job that came together, the first gets the claim.
         return [claims.pop(ref, None) for ref in refs]
 
-    async def _see_through(self, claim: Claim) -> JobState | None:
-        run = _Run(claim, self._store, self._tail, self._clock)
-        run.task = asyncio.create_task(self._attempt(run))
-        self._runs[claim.ref] = run
-        try:
-            event = await asyncio.shield(run.task)
-        except asyncio.CancelledError:
-            if not run.task.done():
-                await end_task(run.task)
-                raise
-            return None
-        except LeaseLost:
-            _log.warning("lease_lost")
-            return None
-        except MemoroError as error:
-            # The end could not be written: the lease runs out, and the job is run again.
-            _log.warning("end_not_written", reason=str(error))
-            return None
-        finally:
-            if self._runs.get(claim.ref) is run:
-                del self._runs[claim.ref]
-        await self._tail.publish(claim.ref.tenant_id, claim.ref.job_id, [event])
-        _log.info("attempt_ended", state=str(event.state), reason=event.error.reason if event.error else None)
-        return event.state
+    def _start(self, claim: Claim) -> Run:
+        run = self._runs[claim.ref] = Run(claim, self._store, self._tail, self._clock)
+        run.task = asyncio.create_task(self._see_through(run))
+        return run
 
-    async def _attempt(self, run: _Run) -> JobEvent:
+    async def _see_through(self, run: Run) -> JobState | None:
+        ref, attempt = run.claim.ref, run.claim.job.attempt
+        with structlog.contextvars.bound_contextvars(
+            job_id=str(ref.job_id), tenant_id=str(ref.tenant_id), attempt=attempt
+        ):
+            try:
+                event = await self._attempt(run)
+            except (LeaseLost, asyncio.CancelledError) as end:
+                if isinstance(end, asyncio.CancelledError) and not run.lost:
+                    raise
+                _log.warning("lease_lost")
+                return None
+            except MemoroError as error:
+                # The end could not be written: the lease runs out, and the job is run again.
+                _log.warning("end_not_written", reason=error.message)
+                return None
+            finally:
+                if self._runs.get(ref) is run:
+                    del self._runs[ref]
+            await self._tail.publish(ref.tenant_id, ref.job_id, [event])
+            _log.info("attempt_ended", state=str(event.state), reason=event.error.reason if event.error else None)
+            return event.state
+
+    async def _attempt(self, run: Run) -> JobEvent:
         claim = run.claim
         limit = asyncio.timeout(self._policy.timeout)
         try:
@@ -184,73 +202,56 @@ class JobRunner:
                 run.record(failure.usage)
             over_time = isinstance(failure, TimeoutError) and limit.expired()
             verdict = timed_out(self._policy.timeout) if over_time else classify(failure)
+            unexpected = not over_time and not isinstance(failure, MemoroError)
             _log.warning(
-                "attempt_failed", reason=verdict.error.reason, retryable=verdict.error.retryable, exc_info=failure
+                "attempt_failed",
+                reason=verdict.error.reason,
+                message=verdict.error.message,
+                retryable=verdict.error.retryable,
+                exc_info=failure if unexpected else None,
             )
-            now = self._clock.now()
-            retry_at = self._policy.retry.retry_at(now, claim.job.attempt, retry_after=verdict.retry_after)
+            retry_at = self._policy.retry.retry_at(
+                self._clock.now(), claim.job.attempt, retry_after=verdict.retry_after
+            )
             finish = failed(claim.job, verdict.error, stages=run.stages, usage=run.usage, retry_at=retry_at)
+        return await self._write_end(claim, finish)
+
+    async def _write_end(self, claim: Claim, finish: Finish) -> JobEvent:
+        for pause in _END_PAUSES:
+            try:
+                return await self._store.finish(claim, finish, now=self._clock.now())
+            except MemoroError as error:
+                _log.info("end_not_yet_written", reason=error.message)
+                await asyncio.sleep(pause)
         return await self._store.finish(claim, finish, now=self._clock.now())
 
     async def _beat(self) -> None:
-        """Extends the leases of all runs; a run that has lost its lease is ended."""
+        """Extends the leases of all runs, for ever; a run that has lost its lease is ended."""
         while True:
             await asyncio.sleep(self._policy.heartbeat)
-            runs = dict(self._runs)
-            if not runs:
+            if not self._runs:
                 continue
             try:
-                kept = await self._store.extend(
-                    [run.claim for run in runs.values()],
-                    lease_until=self._clock.now() + timedelta(seconds=self._policy.lease),
-                )
-            except MemoroError as error:
-                _log.warning("heartbeat_failed", reason=str(error))
-                continue
-            for ref, cancel_requested in kept:
-                runs.pop(ref).cancel_requested = cancel_requested
-            for run in runs.values():
-                if not run.task.done():
-                    run.task.cancel()
+                # Rather once more, soon, than to wait for a database that hangs.
+                async with asyncio.timeout(self._policy.heartbeat):
+                    await self._extend(dict(self._runs))
+            except (MemoroError, TimeoutError) as error:
+                _log.warning("heartbeat_failed", reason=str(error) or "timeout")
+            except Exception:  # noqa: BLE001 - a heartbeat that fails must not be the last
+                _log.exception("heartbeat_failed")
 
-
-class _Run:
-    """One attempt under way: the `RunContext` of its handler."""
-
-    task: asyncio.Task[JobEvent]
-
-    def __init__(self, claim: Claim, store: JobStore, tail: EventTail, clock: Clock) -> None:
-        self._claim = claim
-        self._store = store
-        self._tail = tail
-        self._clock = clock
-        self._stages = {stage: StageProgress(stage) for stage in Stage}
-        self.usage = claim.job.usage
-        self.cancel_requested = claim.job.cancel_requested
-
-    @property
-    def claim(self) -> Claim:
-        """The job, and the lease to name in the last write."""
-        return self._claim
-
-    @property
-    def stages(self) -> Sequence[StageProgress]:
-        """The stages as reported so far."""
-        return tuple(self._stages.values())
-
-    async def report(self, progress: StageProgress) -> None:
-        """Tells watchers how far a stage is. A safe point: raises JobCancelled or LeaseLost."""
-        self._stages[progress.stage] = progress
-        event, asked_to_cancel = await self._store.report(self._claim, self.stages, progress, now=self._clock.now())
-        await self._tail.publish(self._claim.ref.tenant_id, self._claim.ref.job_id, [event])
-        if asked_to_cancel or self.cancel_requested:
-            raise JobCancelled
-
-    def record(self, usage: Sequence[Usage]) -> None:
-        """Adds what a provider call used."""
-        for one in usage:
-            self.usage += JobUsage(one.input_tokens, one.output_tokens)
-
-    def success(self, result: JobResult, *, partial: bool) -> Finish:
-        """The last write of a run that went well."""
-        return Finish(JobState.SUCCEEDED, self.stages, self.usage, partial=partial, result=result)
+    async def _extend(self, runs: dict[JobRef, Run]) -> None:
+        kept = await self._store.extend(
+            [run.claim for run in runs.values()],
+            lease_until=self._clock.now() + timedelta(seconds=self._policy.lease),
+        )
+        for ref, cancel_requested in kept:
+            run = runs.pop(ref)
+            run.missed_beats = 0
+            run.cancel_requested = cancel_requested
+        for run in runs.values():
+            # A run that has just written its end does not hold its job either: it is given until the next beat.
+            run.missed_beats += 1
+            if run.missed_beats > 1:
+                run.lost = True
+                run.task.cancel()

@@ -38,8 +38,8 @@ class JobWatcher:
     """Lets any number of callers follow jobs, while its block is entered. Times are in seconds.
 
     Events come from the live tail; what it loses shows as a gap in their numbers, and the database fills it. Every
-    `poll` seconds one statement for all watches asks whether any has fallen behind, so that they go on while the tail is
-    away.
+    `poll` seconds one statement for all watches asks whether any has fallen behind, so that they go on while the tail
+    is away.
     """
 
     def __init__(self, store: JobStore, tail: EventTail, *, heartbeat: float, poll: float = 2.0) -> None:

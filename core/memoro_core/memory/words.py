@@ -18,18 +18,18 @@ MAX_WORD_LENGTH: Final = 40
 MAX_WORDS: Final = 400
 """More words of one text than that are not looked at."""
 
-_WORD: Final = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)?")
-_SUFFIX: Final = re.compile(r"['\u2019].*")
+_WORD: Final = re.compile(r"[^\W_]+")
 _STOP_WORDS: Final = frozenset(
     re.findall(
         r"\w+",
         """
-        a about above after again against all am an and any are as at be because been before being below between both
-        but by can could did do does doing don down during each few for from further had has have having he her here
-        hers herself him himself his how i if in into is it its itself just ll me more most my myself no nor not now
-        of off on once only or other our ours ourselves out over own re s same shall she should so some such t than
-        that the their theirs them themselves then there these they this those through to too under until up ve very
-        was we were what when where which while who whom whose why will with would you your yours yourself yourselves
+        a about above after again against all am an and any are as at be because been before being below between
+        both but by can could did do does doing didn doesn don down during each few for from further had hadn has
+        hasn have having he her here hers herself him himself his how i if in into is it its itself just ll me more
+        most my myself no nor not now of off on once only or other our ours ourselves out over own re s same shall
+        she should so some such t than that the their theirs them themselves then there these they this those
+        through to too under until up ve very was wasn we were what when where which while who whom whose why will
+        with won would wouldn you your yours yourself yourselves
         """,
     )
 )
@@ -37,14 +37,8 @@ _STOP_WORDS: Final = frozenset(
 
 def words_of(text: str) -> list[str]:
     """The words of a text that carry meaning, in lower case, each once, in order; 400 at most."""
-    words: dict[str, None] = {}
-    for match in _WORD.finditer(text):
-        word = _SUFFIX.sub("", match.group()).lower()
-        if 1 < len(word) <= MAX_WORD_LENGTH and word not in _STOP_WORDS:
-            words[word] = None
-            if len(words) == MAX_WORDS:
-                break
-    return list(words)
+    words = dict.fromkeys(_WORD.findall(text.lower()))
+    return [word for word in words if 1 < len(word) <= MAX_WORD_LENGTH and word not in _STOP_WORDS][:MAX_WORDS]
 
 
 class WordVectors:

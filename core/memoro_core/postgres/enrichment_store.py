@@ -31,20 +31,20 @@ class PostgresEnrichmentStore:
         self._database = database
 
     async def load(self, tenant_id: TenantId, job_id: JobId, memory_ids: Sequence[MemoryId]) -> Sequence[Enrichable]:
-        async with self._database.tenant_tx(tenant_id) as connection:
+        async with self._database.tenant_tx(tenant_id, generic_plans=True) as connection:
             rows = await connection.fetch(_SQL["load_enrichable"], tenant_id, memory_ids, job_id)
         loaded = {row["memory_id"]: Enrichable(memory_of(row), row["preceding"]) for row in rows}
         return [loaded[memory_id] for memory_id in memory_ids if memory_id in loaded]
 
     async def find_entities(self, tenant_id: TenantId, user_id: UserId, names: NamesToFind) -> Sequence[KnownEntity]:
-        async with self._database.tenant_tx(tenant_id) as connection:
+        async with self._database.tenant_tx(tenant_id, generic_plans=True) as connection:
             rows = await connection.fetch(_SQL["find_entities"], tenant_id, user_id, names.names, names.first_names)
         return [KnownEntity(row["type"], row["name"], row["alias"]) for row in rows]
 
     async def commit(
         self, claim: Claim, enrichment: Enrichment, finish: Callable[[JobResult], Finish], *, now: datetime
     ) -> JobEvent:
-        async with self._database.tenant_tx(claim.ref.tenant_id) as connection:
+        async with self._database.tenant_tx(claim.ref.tenant_id, generic_plans=True) as connection:
             result = await _write(connection, claim, enrichment, now)
             return await finish_in(connection, claim, finish(result), now=now)
 

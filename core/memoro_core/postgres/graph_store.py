@@ -53,7 +53,7 @@ class PostgresGraphStore:
         return [ListedEntity(_entity_of(row), row["normalized_name"]) for row in rows]
 
     async def get_entity(self, tenant_id: TenantId, entity_id: EntityId) -> EntityDetail | None:
-        async with self._database.tenant_tx(tenant_id) as connection:
+        async with self._database.tenant_tx(tenant_id, generic_plans=True) as connection:
             row = await connection.fetchrow(_SQL["get_entities"], tenant_id, [entity_id])
             if row is None:
                 return None
@@ -65,12 +65,12 @@ class PostgresGraphStore:
     async def find_starts(
         self, tenant_id: TenantId, user_id: UserId, entity_ids: Sequence[EntityId], names: Sequence[str]
     ) -> Sequence[EntityId]:
-        async with self._database.tenant_tx(tenant_id) as connection:
+        async with self._database.tenant_tx(tenant_id, generic_plans=True) as connection:
             rows = await connection.fetch(_SQL["find_starts"], tenant_id, user_id, entity_ids, names)
         return [row["entity_id"] for row in rows]
 
     async def walk(self, tenant_id: TenantId, plan: WalkPlan) -> Subgraph:
-        async with self._database.tenant_tx(tenant_id) as connection:
+        async with self._database.tenant_tx(tenant_id, generic_plans=True) as connection:
             steps = await connection.fetch(
                 _SQL["walk"],
                 tenant_id,

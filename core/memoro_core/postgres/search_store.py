@@ -27,7 +27,7 @@ class PostgresSearchStore:
         self._exact_limit = exact_limit
 
     async def find_candidates(self, tenant_id: TenantId, query: CandidateQuery) -> Sequence[Candidate]:
-        async with self._database.tenant_tx(tenant_id) as connection:
+        async with self._database.tenant_tx(tenant_id, generic_plans=True) as connection:
             nearest = await self._nearest(connection, tenant_id, query)
             rows = await connection.fetch(
                 _SQL["find_candidates"],
@@ -43,7 +43,7 @@ class PostgresSearchStore:
         return [Candidate(**row) for row in rows]
 
     async def get_memories(self, tenant_id: TenantId, memory_ids: Sequence[MemoryId]) -> Mapping[MemoryId, Memory]:
-        async with self._database.tenant_tx(tenant_id) as connection:
+        async with self._database.tenant_tx(tenant_id, generic_plans=True) as connection:
             rows = await connection.fetch(_MEMORIES["get_memories"], tenant_id, memory_ids)
         return {row["memory_id"]: memory_of(row) for row in rows}
 

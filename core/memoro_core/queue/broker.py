@@ -27,8 +27,13 @@ BLOCK: Final = 1.0
 RECLAIM_EVERY: Final = 5.0
 RECLAIM_IDLE: Final = 10.0
 """Seconds after which a hint that its reader has not acknowledged goes to another reader."""
-_RECLAIM_BATCH: Final = 100
-_PAUSES: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+_RECLAIM_BATCH: Final = 16
+"""As many as one worker soon gets to: what it takes over is out of the others' sight."""
+_PAUSES: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)
+"""Seconds before the next try, after one, two … failures in a row."""
+
+_Entry = tuple[bytes, bytes, dict[bytes, bytes]]
+"""The stream, the entry's id, and its fields."""
 
 
 class HintBroker(RedisStreamBroker):
@@ -39,7 +44,7 @@ class HintBroker(RedisStreamBroker):
     deletes an entry with its acknowledgement, so that streams hold only what waits.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, reclaim_every: float = RECLAIM_EVERY, reclaim_idle: float = RECLAIM_IDLE) -> None:
         options = connection_options(command_timeout=BLOCK + 5.0)
         super().__init__(
             url,
@@ -50,8 +55,12 @@ class HintBroker(RedisStreamBroker):
             **options,
         )
         self.formatter = JSONFormatter()
+        self._reclaim_every = reclaim_every
+        self._reclaim_idle = reclaim_idle
         self._streams = [hint_stream(tier) for tier in Tier]
-        self._reclaimed: deque[tuple[bytes, bytes, dict[bytes, bytes]]] = deque()
+        self._client = Redis(connection_pool=self.connection_pool)
+        self._waiting: deque[_Entry] = deque()
+        """Entries that are read, or taken over, and not yet handed out."""
 
     async def startup(self) -> None:
         """Nothing to declare: groups are made when a read misses them, so that a worker starts while Redis is away."""
@@ -61,8 +70,14 @@ class HintBroker(RedisStreamBroker):
         """Leaves the groups and closes the connections."""
         with contextlib.suppress(*UNREACHABLE):
             for stream in self._streams:
-                await self._client.xgroup_delconsumer(stream, self.consumer_group_name, self.consumer_name)
+                await self._leave(stream)
         await super().shutdown()
+
+    async def _leave(self, stream: str) -> None:
+        group, name = self.consumer_group_name, self.consumer_name
+        # With a consumer its unacknowledged entries go, and nobody would ever read them: those stay for the others.
+        if not await self._client.xpending_range(stream, group, "-", "+", count=1, consumername=name):
+            await self._client.xgroup_delconsumer(stream, group, name)
 
     async def listen(self) -> AsyncGenerator[AckableMessage, None]:
         """Hints, for ever."""
@@ -73,14 +88,14 @@ class HintBroker(RedisStreamBroker):
             try:
                 if loop.time() >= next_reclaim:
                     await self._reclaim()
-                    next_reclaim = loop.time() + RECLAIM_EVERY
-                entry = self._reclaimed.popleft() if self._reclaimed else await self._read()
+                    next_reclaim = loop.time() + self._reclaim_every
+                entry = self._waiting.popleft() if self._waiting else await self._read()
                 failures = 0
             except UNREACHABLE as error:
                 if isinstance(error, ResponseError) and "NOGROUP" in str(error):
+                    _log.info("hint_groups_made")
                     await self._declare()
-                    continue
-                if failures == 0:
+                elif failures == 0:
                     _log.warning("hints_not_read", reason=type(error).__name__)
                 await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
                 failures += 1
@@ -94,11 +109,7 @@ class HintBroker(RedisStreamBroker):
                 continue
             yield AckableMessage(data=fields[FIELD], ack=self._acknowledge(stream, entry_id))
 
-    @property
-    def _client(self) -> Redis:
-        return Redis(connection_pool=self.connection_pool)
-
-    async def _read(self) -> tuple[bytes, bytes, dict[bytes, bytes]] | None:
+    async def _read(self) -> _Entry | None:
         fetched: Any = await self._client.xreadgroup(
             self.consumer_group_name,
             self.consumer_name,
@@ -108,7 +119,7 @@ class HintBroker(RedisStreamBroker):
         )
         # One entry from each stream that has any: those beyond the first are kept for the next turns.
         entries = [(stream, entry_id, fields) for stream, items in (fetched or ()) for entry_id, fields in items]
-        self._reclaimed.extend(entries[1:])
+        self._waiting.extend(entries[1:])
         return entries[0] if entries else None
 
     async def _reclaim(self) -> None:
@@ -118,18 +129,16 @@ class HintBroker(RedisStreamBroker):
                 stream,
                 self.consumer_group_name,
                 self.consumer_name,
-                min_idle_time=round(RECLAIM_IDLE * 1000),
+                min_idle_time=round(self._reclaim_idle * 1000),
                 count=_RECLAIM_BATCH,
             )
-            self._reclaimed.extend((stream.encode(), entry_id, fields) for entry_id, fields in answer[1] if fields)
+            self._waiting.extend((stream.encode(), entry_id, fields) for entry_id, fields in answer[1] if fields)
 
     async def _declare(self) -> None:
-        try:
-            for stream in self._streams:
-                with contextlib.suppress(ResponseError):
-                    await self._client.xgroup_create(stream, self.consumer_group_name, id="0", mkstream=True)
-        except UNREACHABLE:
-            await asyncio.sleep(_PAUSES[0])
+        # It fails where the group is there already; whatever else is wrong, the next read meets it too.
+        for stream in self._streams:
+            with contextlib.suppress(*UNREACHABLE):
+                await self._client.xgroup_create(stream, self.consumer_group_name, id="0", mkstream=True)
 
     def _acknowledge(self, stream: bytes, entry_id: bytes) -> Callable[[], Awaitable[None]]:
         async def acknowledge() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final, TypeGuard
 
 from structlog.contextvars import bind_contextvars
+from uuid_utils import uuid7
 
-from memoro_core.ids import new_id
 from memoro_server.call import Call, Handler, Method
 
 HEADER: Final = "x-request-id"
@@ -31,7 +31,7 @@ class RequestIdInterceptor:
                 elif key == "authorization" and isinstance(value, str):
                     call.authorization = value
             if not call.request_id:
-                call.request_id = str(new_id())
+                call.request_id = str(uuid7())
             call.context.set_trailing_metadata(((HEADER, call.request_id),))
             bind_contextvars(request_id=call.request_id)
             return await proceed(request, call)

@@ -65,8 +65,9 @@ def test_administration(dev: Dev) -> None:
 
 
 def test_the_demonstration_on_a_deployment_that_runs(dev: Dev) -> None:
-    told = dev.memoro("demo", "--endpoint", dev.endpoint)
-    assert "Everything as it should be." in told
+    shown = dev.memoro("demo", "--endpoint", dev.endpoint)
+    assert "Everything as it should be." in shown
+    assert all(f"{stage} succeeded 1/1" in " ".join(shown.split()) for stage in ("embed", "extract", "commit"))
     steps = lines(dev.memoro("demo", "--endpoint", dev.endpoint, "--json"))
     assert [step["step"] for step in steps if step["step"] != "progress"] == [
         *("connected", "added", "graph", "conversation", "search", "walk", "done")

@@ -36,8 +36,8 @@ def test_quickstart_tells_in_one_line_what_is_wrong(dev: Dev) -> None:
 def test_blocking_client(dev: Dev) -> None:
     told = dev.run(sys.executable, str(EXAMPLES / "sync_client.py"))
     assert told.startswith("24 messages, ")
-    assert "pecans" in told
-    assert "marine biology" in told
+    assert "walnuts" in told.lower()
+    assert "Porto" in told
     assert "Thursdays at seven" in told
     assert "MEMORY_NOT_FOUND" in told
 

@@ -115,12 +115,13 @@ async def test_a_cancelled_job_is_watched_to_its_end(deployment: Deployment) -> 
     caller = await deployment.caller()
     made = await _create(caller)
     watching = caller.stream("JobsService/WatchJob", jobs.WatchJobRequest(job_id=made.job.id))
-    first = await watching.read()
+    messages = aiter(watching)
+    first = await anext(messages)
     assert first.snapshot == made.job
     cancelled = await caller.ask("JobsService/CancelJob", jobs.CancelJobRequest(job_id=made.job.id))
     assert cancelled.job.state == jobs_pb2.JOB_STATE_CANCELLED
     async with asyncio.timeout(10):
-        rest = [message async for message in watching if not message.HasField("heartbeat")]
+        rest = [message async for message in messages if not message.HasField("heartbeat")]
     assert [message.update.state for message in rest] == [jobs_pb2.JOB_STATE_CANCELLED]
     assert [message.sequence for message in rest] == [made.job.sequence + 1]
     assert await watching.code() is grpc.StatusCode.OK

@@ -67,7 +67,7 @@ def _with_reflection_only(target: str, key: str) -> dict[str, Any]:
 
         def call(name: str, **fields: Any) -> Any:
             method = service.methods_by_name[name]
-            invoke = channel.unary_unary(
+            invoke: Any = channel.unary_unary(
                 f"/{service.full_name}/{name}",
                 request_serializer=lambda message: message.SerializeToString(),
                 response_deserializer=GetMessageClass(method.output_type).FromString,
@@ -78,7 +78,7 @@ def _with_reflection_only(target: str, key: str) -> dict[str, Any]:
         results["created"] = call("CreateMemory", user_id="ann", text="I live in Oslo.")
         results["found"] = call("SearchMemories", user_id="ann", query="Oslo")
         jobs = pool.FindServiceByName("memoro.v1.JobsService").methods_by_name["WatchJob"]
-        watch = channel.unary_stream(
+        watch: Any = channel.unary_stream(
             "/memoro.v1.JobsService/WatchJob",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=GetMessageClass(jobs.output_type).FromString,

@@ -229,7 +229,7 @@ async def test_killed_servers_come_back_on_the_same_ports_with_their_data(folder
             try:
                 async with Redis.from_url(running.line["redis_url"]) as client:
                     return await client.get("kept") == b"yes" and await count_rows(owner_url(running)) == 1
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever it says, it is not back yet
                 return False
 
         await until(is_back)

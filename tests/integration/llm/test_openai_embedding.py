@@ -64,6 +64,16 @@ async def test_calls_of_many_jobs_share_a_request(server: FakeOpenAI, embedding:
     assert sum(map(spent, results)) == server.billed
 
 
+async def test_calls_a_moment_apart_share_a_request(server: FakeOpenAI, embedding: OpenAIEmbeddingProvider) -> None:
+    first = asyncio.create_task(embedding.embed(["one"]))
+    for _ in range(20):  # turns of the event loop, not time
+        await asyncio.sleep(0)
+    second = asyncio.create_task(embedding.embed(["two"]))
+    await asyncio.gather(first, second)
+
+    assert server.requests[0].body["input"] == ["one", "two"]
+
+
 async def test_requests_keep_to_their_limits(server: FakeOpenAI, embedding: OpenAIEmbeddingProvider) -> None:
     many = [f"text {index}" for index in range(2 * MAX_INPUTS + 10)]
     large = ["word " * 2000] * 40
@@ -287,6 +297,7 @@ async def test_no_secret_and_no_text_leaks(
     server.script("embeddings", fault)
     with caplog.at_level(logging.DEBUG):
         error = await fail(embedding, "a confidential note")
+        assert not logging.getLogger("openai").isEnabledFor(logging.DEBUG), "older SDKs log whole requests there"
 
     told = "".join(traceback.format_exception(error)) + repr(error.metadata) + caplog.text
     assert "very-secret" not in told

@@ -8,8 +8,9 @@ from rich.console import Console
 
 from memoro import Job, JobState, JobUpdate, JobUsage, Stage, StageProgress, StageStatus
 from memoro.cli.output import Output
-from memoro.cli.progress import ending, show_updates
+from memoro.cli.progress import Frame, ending, show_frames
 from memoro.enums import JobKind
+from memoro.watching import apply_update
 
 STAGES = tuple(StageProgress(stage, StageStatus.PENDING, 0, 0) for stage in Stage if stage is not Stage.UNKNOWN)
 JOB = Job(
@@ -35,39 +36,64 @@ JOB = Job(
 )
 
 
-def update(sequence: int, stage: StageProgress | None = None, snapshot: Job | None = None) -> JobUpdate:
-    return JobUpdate("j1", sequence, "t", JobState.RUNNING, 1, snapshot=snapshot, stage=stage)
+def frames(*stages: StageProgress, state: JobState = JobState.RUNNING) -> list[Frame]:
+    """A snapshot, a change for each stage, and the change to the state."""
+    job = JOB
+    told = [(JobUpdate("j1", 1, "t", JobState.QUEUED, 0, snapshot=job), job)]
+    for sequence, stage in enumerate([*stages, None], 2):
+        last = JobState.RUNNING if stage else state
+        update = JobUpdate("j1", sequence, "t", last, 1, stage=stage)
+        job = apply_update(job, update)
+        told.append((update, job))
+    return told
+
+
+def shown(told: list[Frame], *, terminal: bool) -> str:
+    screen = io.StringIO()
+    output = Output(as_json=False)
+    output.console = Console(file=screen, force_terminal=terminal, width=100)
+    show_frames(output, told)
+    return screen.getvalue()
 
 
 def test_a_terminal_shows_a_bar_for_each_stage() -> None:
-    screen = io.StringIO()
-    output = Output(as_json=False)
-    output.console = Console(file=screen, force_terminal=True, width=100)
-    moved = [
-        StageProgress(Stage.SCREEN, StageStatus.SUCCEEDED, 24, 24),
-        StageProgress(Stage.EMBED, StageStatus.RUNNING, 7, 24),
-        StageProgress(Stage.EXTRACT, StageStatus.FAILED, 3, 24),
-        StageProgress(Stage.RESOLVE, StageStatus.SKIPPED, 0, 0),
-    ]
-    show_updates(output, [update(1, snapshot=JOB), *(update(n, stage) for n, stage in enumerate(moved, 2))])
-    last = screen.getvalue().rpartition("screen")[2]
-    assert "24/24" in last
-    assert "7/24" in last
-    for stage in Stage:
-        if stage is not Stage.UNKNOWN:
-            assert stage.lower() in screen.getvalue()
-    for mark in "✓…✗-":
-        assert mark in screen.getvalue()
+    screen = shown(
+        frames(
+            StageProgress(Stage.SCREEN, StageStatus.SUCCEEDED, 24, 24),
+            StageProgress(Stage.EMBED, StageStatus.FAILED, 7, 24),
+            StageProgress(Stage.EXTRACT, StageStatus.PARTIAL, 23, 24),
+            StageProgress(Stage.RESOLVE, StageStatus.SKIPPED, 0, 0),
+            StageProgress(Stage.COMMIT, StageStatus.RUNNING, 5, 24),
+        ),
+        terminal=True,
+    )
+    last = screen.rpartition("screen")[2]
+    assert " 5/24" in last
+    for mark, stage in zip("✓✗~-…", ("screen", "embed", "extract", "resolve", "commit"), strict=True):
+        assert mark in screen
+        assert stage in screen
 
 
 def test_elsewhere_each_change_takes_a_line() -> None:
-    screen = io.StringIO()
-    output = Output(as_json=False)
-    output.console = Console(file=screen, width=100)
-    show_updates(output, [update(1, snapshot=JOB), update(2, StageProgress(Stage.EMBED, StageStatus.RUNNING, 1, 2))])
-    first, second = screen.getvalue().splitlines()
-    assert first.endswith("RUNNING")
-    assert second.endswith("embed    running 1/2")
+    told = shown(
+        frames(
+            StageProgress(Stage.EMBED, StageStatus.RUNNING, 1, 2),
+            StageProgress(Stage.EMBED, StageStatus.SUCCEEDED, 2, 2),
+            StageProgress(Stage.COMMIT, StageStatus.RUNNING, 0, 2),
+            state=JobState.SUCCEEDED,
+        ),
+        terminal=False,
+    )
+    assert [line[10:] for line in told.splitlines()] == [
+        "QUEUED",
+        "RUNNING",
+        "embed    running 1/2",
+        "embed    succeeded 2/2",
+        "commit   running 0/2",
+        # It ends with the job.
+        "commit   succeeded 2/2",
+        "SUCCEEDED",
+    ]
 
 
 def test_an_ending_says_what_there_is_to_say() -> None:

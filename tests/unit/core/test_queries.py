@@ -19,7 +19,7 @@ def uses() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for module in FOLDER.glob("*.py"):
         text = module.read_text("utf-8")
-        for variable, file in re.findall(r'^(_[A-Z_]+) = load_queries\("(\w+)"\)', text, re.MULTILINE):
+        for variable, file in re.findall(r'^(_[A-Z_]+)(?:: Final)? = load_queries\("(\w+)"\)', text, re.MULTILINE):
             found.setdefault(file, set()).update(re.findall(rf'{variable}\["(\w+)"\]', text))
     return found
 

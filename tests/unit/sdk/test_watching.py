@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import replace
+from datetime import UTC, timedelta
 from typing import Any, TypeAlias
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +25,7 @@ from memoro import (
     JobState,
     NotFound,
     Stage,
+    StageStatus,
     Unavailable,
 )
 from memoro.convert import job as job_of
@@ -264,3 +267,19 @@ def test_a_stage_that_moves_takes_the_place_of_what_it_was() -> None:
     moved = jobs_pb2.StageProgress(stage=jobs_pb2.STAGE_EMBED, completed=3, total=4)
     job = apply_update(job, job_update("j1", update(1, stage=moved)))
     assert [(stage.stage, stage.completed) for stage in job.stages] == [(Stage.SCREEN, 0), (Stage.EMBED, 3)]
+
+
+def test_a_job_that_succeeds_has_no_stage_under_way() -> None:
+    running = jobs_pb2.StageProgress(stage=jobs_pb2.STAGE_COMMIT, status=jobs_pb2.STAGE_STATUS_RUNNING, total=4)
+    partial = jobs_pb2.StageProgress(stage=jobs_pb2.STAGE_EMBED, status=jobs_pb2.STAGE_STATUS_PARTIAL, total=4)
+    at = Timestamp(seconds=1_700_000_000)
+    job = job_of(jobs_pb2.Job(id="j1", stages=[partial, running]))
+    job = apply_update(job, job_update("j1", update(1, attempt=1, event_time=at)))
+    assert job.start_time == at.ToDatetime(tzinfo=UTC)
+    assert job.end_time is None
+    later = Timestamp(seconds=at.seconds + 3)
+    job = apply_update(job, job_update("j1", update(2, SUCCEEDED, attempt=1, event_time=later)))
+    assert [stage.status for stage in job.stages] == [StageStatus.PARTIAL, StageStatus.SUCCEEDED]
+    assert job.stages[1].completed == 4
+    assert job.start_time is not None
+    assert job.end_time == job.start_time + timedelta(seconds=3)

@@ -49,7 +49,7 @@ def test_a_method_without_a_policy_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_callable_that_would_run_in_a_thread_is_refused() -> None:
     class Sync(ScriptedJobs):
-        def GetJob(self, request: Any, call: Call) -> Any:  # type: ignore[override]  # noqa: N802
+        def GetJob(self, request: Any, call: Call) -> Any:  # noqa: N802
             return None
 
     servicer = Sync(scripted()._unary, scripted()._stream)

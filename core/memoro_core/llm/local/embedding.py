@@ -88,7 +88,7 @@ class LocalEmbeddingProvider:
 
 def load_word_vectors() -> _WordVectors:
     """Reads the weights that the wheel carries; never the network. Takes about half a second."""
-    if True:
+    with _logging_untouched():
         try:
             import wordllama  # half a second that only the local provider should cost
         except ImportError as error:

@@ -37,7 +37,7 @@ class OpenAIEndpoint:
         self._client = AsyncOpenAI(api_key=api_key, base_url=base_url, timeout=timeout, max_retries=0)
         self._timeout = timeout
         self._slots = asyncio.Semaphore(max_concurrency)
-        # At debug level the SDK logs whole requests, and so people's texts.
+        # At debug level, versions of the SDK before 3 log whole requests, and so people's texts.
         logging.getLogger("openai").setLevel(logging.INFO)
 
     async def __aenter__(self) -> Self:

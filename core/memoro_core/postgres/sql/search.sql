@@ -6,8 +6,8 @@
 -- A condition that is empty or NULL fits all: kinds, statuses, conversation, metadata, from, until.
 
 -- name: search_scale
--- How many vectors of the model the user has, counted no further than $4; makes the vector index go on until it has found
--- enough rows of this user.
+-- How many vectors of the model the user has, counted no further than $4. Makes the vector index go on until it has found enough
+-- rows of this user.
 SELECT count(*) AS vectors,
        set_config('hnsw.iterative_scan', 'relaxed_order', true),
        set_config('hnsw.ef_search', '200', true)
@@ -16,12 +16,12 @@ FROM (SELECT FROM memory_embeddings WHERE tenant_id = $1 AND user_id = $2 AND mo
 -- name: nearest_exact
 -- The memories whose vectors are closest to $4, every one compared. $5: whether there is a filter at all.
 SELECT memory_id
-FROM memory_embeddings AS vector
+FROM memory_embeddings
 WHERE tenant_id = $1 AND user_id = $2 AND model = $3
-  AND (NOT $5 OR EXISTS (
-      SELECT FROM memories AS memory
-      WHERE memory.tenant_id = $1
-        AND memory.memory_id = vector.memory_id
+  AND (NOT $5 OR memory_id IN (
+      SELECT memory_id
+      FROM memories
+      WHERE tenant_id = $1 AND user_id = $2
         AND (cardinality($6::text[]) = 0 OR kind = ANY ($6))
         AND (cardinality($7::text[]) = 0 OR status = ANY ($7))
         AND ($8::text IS NULL OR conversation_id = $8)
@@ -35,12 +35,12 @@ LIMIT $12;
 -- The same by the approximate index, which returns rows nearly in order: sorted once more here.
 WITH nearest AS MATERIALIZED (
     SELECT memory_id, embedding::vector({dimensions}) <=> $4::vector({dimensions}) AS distance
-    FROM memory_embeddings AS vector
+    FROM memory_embeddings
     WHERE tenant_id = $1 AND user_id = $2 AND model = $3 AND vector_dims(embedding) = {dimensions}
-      AND (NOT $5 OR EXISTS (
-          SELECT FROM memories AS memory
-          WHERE memory.tenant_id = $1
-            AND memory.memory_id = vector.memory_id
+      AND (NOT $5 OR memory_id IN (
+          SELECT memory_id
+          FROM memories
+          WHERE tenant_id = $1 AND user_id = $2
             AND (cardinality($6::text[]) = 0 OR kind = ANY ($6))
             AND (cardinality($7::text[]) = 0 OR status = ANY ($7))
             AND ($8::text IS NULL OR conversation_id = $8)

@@ -1,0 +1,60 @@
+"""One attempt of a job under way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from memoro_core.clock import Clock
+from memoro_core.jobs.model import Claim, Finish, JobResult, JobState, JobUsage, StageProgress
+from memoro_core.jobs.ports import EventTail, JobCancelled, JobStore
+from memoro_core.llm.model import Usage
+
+
+class Run:
+    """The `RunContext` of a handler; `task` is what sees the run through."""
+
+    task: asyncio.Task[JobState | None]
+
+    def __init__(self, claim: Claim, store: JobStore, tail: EventTail, clock: Clock) -> None:
+        self._claim = claim
+        self._store = store
+        self._tail = tail
+        self._clock = clock
+        self._stages = {stage.stage: StageProgress(stage.stage) for stage in claim.job.stages}
+        self._reporting = asyncio.Lock()
+        self.usage = claim.job.usage
+        self.cancel_requested = claim.job.cancel_requested
+        self.missed_beats = 0
+        """Heartbeats in a row that did not find the run holding its job."""
+        self.lost = False
+
+    @property
+    def claim(self) -> Claim:
+        """The job, and the lease to name in the last write."""
+        return self._claim
+
+    @property
+    def stages(self) -> Sequence[StageProgress]:
+        """The stages as reported so far."""
+        return tuple(self._stages.values())
+
+    async def report(self, progress: StageProgress) -> None:
+        """Tells watchers how far a stage is. A safe point: raises JobCancelled or LeaseLost."""
+        ref = self._claim.ref
+        # One at a time, so that the stages in the row are never older than the latest event.
+        async with self._reporting:
+            self._stages[progress.stage] = progress
+            event, asked_to_cancel = await self._store.report(self._claim, self.stages, progress, now=self._clock.now())
+            await self._tail.publish(ref.tenant_id, ref.job_id, [event])
+        if asked_to_cancel or self.cancel_requested:
+            raise JobCancelled
+
+    def record(self, usage: Sequence[Usage]) -> None:
+        """Adds what a provider call used."""
+        for one in usage:
+            self.usage += JobUsage(one.input_tokens, one.output_tokens)
+
+    def success(self, result: JobResult, *, partial: bool) -> Finish:
+        """The last write of a run that went well."""
+        return Finish(JobState.SUCCEEDED, self.stages, self.usage, partial=partial, result=result)

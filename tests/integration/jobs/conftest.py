@@ -1,0 +1,44 @@
+"""The live tail over real Redis, and runners over the test's own domain."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import pytest_asyncio
+
+from memoro_core.clock import SystemClock
+from memoro_core.jobs.model import JobKind
+from memoro_core.jobs.ports import JobHandler
+from memoro_core.jobs.retry import RetryPolicy
+from memoro_core.jobs.runner import JobRunner, RunPolicy
+from memoro_core.redis.client import open_redis
+from memoro_core.redis.events import RedisEventTail
+from memoro_core.settings import Settings
+from tests.support.domain import Domain
+
+MakeRunner = Callable[..., JobRunner]
+
+
+@pytest_asyncio.fixture
+async def tail(settings: Settings) -> AsyncIterator[RedisEventTail]:
+    """A live tail with a connection of its own."""
+    async with open_redis(settings) as redis, RedisEventTail(redis) as opened:
+        yield opened
+
+
+@pytest.fixture
+def make_runner(domain: Domain, tail: RedisEventTail) -> MakeRunner:
+    """Makes runners with short times; start them with `async with`."""
+
+    def make(handler: JobHandler, *, lease: float = 2.0, heartbeat: float = 0.2, timeout: float = 30.0) -> JobRunner:
+        return JobRunner(
+            domain.job_store,
+            tail,
+            {JobKind.MEMORY_ENRICH: handler},
+            SystemClock(),
+            RunPolicy(lease=lease, heartbeat=heartbeat, timeout=timeout, retry=RetryPolicy(0.05, 0.2)),
+            worker_id="test",
+        )
+
+    return make
