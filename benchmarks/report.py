@@ -49,3 +49,13 @@ def publish(result: Result) -> None:
         )
         + "\n"
     )
+
+
+def skip(name: str, target: float, reason: str) -> None:
+    """Prints the last line of a benchmark that has nothing to measure here: no figures, and why."""
+    sys.stdout.write(
+        json.dumps(
+            {"name": name, "value": None, "floor": None, "ratio": None, "target": target, "pass": None, "skipped": reason}
+        )
+        + "\n"
+    )

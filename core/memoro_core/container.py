@@ -63,8 +63,10 @@ class Container:
 
 
 @asynccontextmanager
-async def open_container(settings: Settings) -> AsyncIterator[Container]:
+async def open_container(settings: Settings, *, preload_extraction: bool = False) -> AsyncIterator[Container]:
     """Opens what the settings say, checks that it may be used, and closes it at the end.
+
+    With `preload_extraction` a local extraction model is loaded in the background, not when it is first used.
 
     Raises UNAVAILABLE when PostgreSQL is away, FAILED_PRECONDITION for a role that is too powerful or an embedding
     model other than that of the stored vectors, MissingProviderError for a provider that is not installed. Redis may be
@@ -74,7 +76,7 @@ async def open_container(settings: Settings) -> AsyncIterator[Container]:
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings))
         await check_service_role(database)
-        providers = await stack.enter_async_context(open_providers(settings))
+        providers = await stack.enter_async_context(open_providers(settings, preload_extraction=preload_extraction))
         await check_embedding_model(database, providers.embedding.model)
         redis = await stack.enter_async_context(open_redis(settings))
         tail = await stack.enter_async_context(RedisEventTail(redis))

@@ -15,6 +15,7 @@ import structlog
 
 from memoro_core.container import open_container
 from memoro_core.errors import MemoroError, unavailable
+from memoro_core.llm.factory import MissingProviderError
 from memoro_core.ops.http import Check, OpsServer
 from memoro_core.settings import Settings
 from memoro_server.app import MemoroServer
@@ -56,7 +57,7 @@ async def serve(settings: Settings, parent: socket.socket | None = None) -> int:
             await stop.wait()
             logger.info("draining", port=server.port)
             await _drain(server, stop_now)
-    except (MemoroError, OSError) as error:
+    except (MemoroError, MissingProviderError, OSError) as error:
         logger.error("the server can't run", reason=str(error))
         return 1
     logger.info("stopped")

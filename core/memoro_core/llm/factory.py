@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from memoro_core.llm.model import Extraction, ExtractionSource
 from memoro_core.llm.ports import EmbeddingProvider, ExtractionProvider
 from memoro_core.settings import Settings
+from memoro_core.tasks import end_task
 
 if TYPE_CHECKING:
     from memoro_core.llm.openai import OpenAIEndpoint
+
+
+_ANYTHING: Final = "Anna met Paul in Lyon."
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +45,29 @@ class NoExtraction:
 
 
 @asynccontextmanager
-async def open_providers(settings: Settings) -> AsyncIterator[Providers]:
+async def open_providers(settings: Settings, *, preload_extraction: bool = False) -> AsyncIterator[Providers]:
     """The providers of `settings`, closed at the end. Raises MissingProviderError.
 
-    Libraries of a provider that is not chosen are not imported; models are loaded with the first call.
+    Libraries of a provider that is not chosen are not imported. Local models are loaded in the background, so that no
+    call has to wait for them: the one for embeddings always, the one for extraction if asked for, else when first used.
     """
     async with AsyncExitStack() as stack:
         endpoint = None
         if "openai" in (settings.embedding_provider, settings.extraction_provider):
             endpoint = await stack.enter_async_context(_endpoint(settings))
         embedding = _embedding(settings, endpoint, stack)
-        yield Providers(
-            embedding=embedding,
-            extraction=_extraction(settings, endpoint, stack),
-            words=embedding if settings.embedding_provider == "local" else _words(stack),
-        )
+        extraction = _extraction(settings, endpoint, stack)
+        words = embedding if settings.embedding_provider == "local" else _words(stack)
+        if words is not None:
+            _in_background(words.embed([_ANYTHING]), stack)
+        if preload_extraction and settings.extraction_provider == "local":
+            _in_background(extraction.extract(ExtractionSource(_ANYTHING)), stack)
+        yield Providers(embedding=embedding, extraction=extraction, words=words)
+
+
+def _in_background(first_call: Coroutine[Any, Any, object], stack: AsyncExitStack) -> None:
+    """Makes a first call whose result nobody needs; should it fail, the next call will tell."""
+    stack.push_async_callback(end_task, asyncio.create_task(first_call))
 
 
 def _endpoint(settings: Settings) -> OpenAIEndpoint:

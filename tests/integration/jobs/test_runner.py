@@ -9,12 +9,12 @@ import pytest
 
 from memoro_core.errors import MemoroError, ProviderError, Reason, not_found
 from memoro_core.ids import JobId, new_id
-from memoro_core.jobs.model import JobRef, JobState, JobUsage, Stage, StageProgress, StageStatus
+from memoro_core.jobs.model import PLANNED_STAGES, JobRef, JobState, JobUsage, Stage, StageProgress, StageStatus
 from memoro_core.jobs.ports import RunContext
 from memoro_core.llm.model import Operation, Usage
 from tests.integration.jobs.conftest import MakeRunner
 from tests.support.domain import Domain
-from tests.support.jobs import StubHandler, claim, events_of, job_of, new_job, now, until
+from tests.support.jobs import StubHandler, events_of, job_of, new_job, now, until
 
 
 async def for_ever(_: RunContext) -> None:
@@ -137,7 +137,7 @@ async def test_a_running_job_is_cancelled_at_its_next_safe_point(domain: Domain,
 
 async def test_a_lease_is_kept_for_as_long_as_the_run_takes(domain: Domain, make_runner: MakeRunner) -> None:
     async def work(_: RunContext) -> None:
-        for _ in range(15):
+        for _turn in range(15):
             await asyncio.sleep(0.1)
             assert ref not in dict(await domain.job_store.expire(now=now(), limit=1000))
 
@@ -152,11 +152,12 @@ async def test_a_run_that_lost_its_job_is_ended_and_writes_nothing(domain: Domai
     async with make_runner(handler, heartbeat=0.1) as runner:
         run = asyncio.create_task(runner.run(ref))
         await until(handler.started)
-        await domain.job_store.expire(now=now() + timedelta(hours=1), limit=1000)
-        fresh = await claim(domain.job_store, ref)
+        later = now() + timedelta(hours=1)
+        await domain.job_store.expire(now=later, limit=1000)
+        assert await domain.job_store.claim([ref], worker_id="other", now=later, lease_until=later)
         assert await asyncio.wait_for(run, 5) is None
     job = await job_of(domain, ref)
-    assert (job.state, job.attempt) == (JobState.RUNNING, fresh.job.attempt)
+    assert (job.state, job.attempt, job.stages) == (JobState.RUNNING, 2, PLANNED_STAGES)
 
 
 async def test_a_stop_lets_runs_end(domain: Domain, make_runner: MakeRunner) -> None:

@@ -1,0 +1,98 @@
+"""The two doors to the database, and what they do when it is away."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from memoro_core.embedded.ports import free_port
+from memoro_core.errors import MemoroError, Reason
+from memoro_core.postgres.database import open_database
+from memoro_core.settings import Settings
+from tests.support.domain import Domain
+
+
+async def test_the_tenant_is_set_for_one_transaction_only(domain: Domain) -> None:
+    async with domain.database.tenant_tx(domain.tenant) as connection:
+        assert await connection.fetchval("SELECT current_tenant()") == domain.tenant
+    async with domain.database.system_tx() as connection:
+        assert await connection.fetchval("SELECT current_tenant()") is None
+        assert await connection.fetchval("SELECT current_user") == "memoro_system"
+
+
+async def test_concurrent_transactions_of_two_tenants_see_each_their_own(domain: Domain) -> None:
+    other = await domain.new_tenant()
+
+    async def seen(tenant: object) -> object:
+        async with domain.database.tenant_tx(tenant) as connection:  # type: ignore[arg-type]
+            await asyncio.sleep(0)
+            return await connection.fetchval("SELECT current_tenant()")
+
+    tenants = [domain.tenant, other] * 50
+    assert await asyncio.gather(*(seen(tenant) for tenant in tenants)) == tenants
+
+
+async def test_an_exception_rolls_back_and_leaves_the_connection_usable(domain: Domain) -> None:
+    async def fail() -> None:
+        async with domain.database.tenant_tx(domain.tenant) as connection:
+            await connection.execute("INSERT INTO conversations VALUES ($1, 'u', 'c', 0, now(), now())", domain.tenant)
+            raise ZeroDivisionError
+
+    for _ in range(30):
+        with pytest.raises(ZeroDivisionError):
+            await fail()
+    assert await domain.count("conversations") == 0
+
+
+async def test_a_cancelled_transaction_is_rolled_back(domain: Domain) -> None:
+    started = asyncio.Event()
+
+    async def insert() -> None:
+        async with domain.database.tenant_tx(domain.tenant) as connection:
+            await connection.execute("INSERT INTO conversations VALUES ($1, 'u', 'c', 0, now(), now())", domain.tenant)
+            started.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(insert())
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await domain.count("conversations") == 0
+
+
+async def test_an_exhausted_pool_is_unavailable_within_its_timeout(settings: Settings) -> None:
+    tight = settings.model_copy(update={"database_pool_size": 2, "database_timeout": 0.3})
+    async with open_database(tight) as database, database.system_tx(), database.system_tx():
+        with pytest.raises(MemoroError) as caught:
+            async with database.system_tx():
+                pass
+    assert caught.value.reason is Reason.DEPENDENCY_UNAVAILABLE
+
+
+async def test_a_database_that_is_away_is_unavailable() -> None:
+    settings = Settings.model_validate({"database_url": f"postgresql://nobody@127.0.0.1:{free_port()}/none"})
+    with pytest.raises(MemoroError) as caught:
+        async with open_database(settings):
+            pass
+    assert caught.value.reason is Reason.DEPENDENCY_UNAVAILABLE
+
+
+async def test_a_connection_that_the_server_ends_is_unavailable_once_and_replaced(
+    domain: Domain, owner_database_url: str
+) -> None:
+    owner = await asyncpg.connect(owner_database_url)
+
+    async def lose_the_connection() -> None:
+        async with domain.database.system_tx() as connection:
+            pid = await connection.fetchval("SELECT pg_backend_pid()")
+            await owner.execute("SELECT pg_terminate_backend($1, 5000)", pid)
+            await connection.fetchval("SELECT 1")
+
+    with pytest.raises(MemoroError) as caught:
+        await lose_the_connection()
+    await owner.close()
+    assert caught.value.reason is Reason.DEPENDENCY_UNAVAILABLE
+    await domain.database.ping()
