@@ -1,7 +1,7 @@
 """Evidence recall: of the turns that answer a question, how many are among the first hits of a search for it.
 
-The whole service at work: conversations go in through the SDK, a worker enriches them, questions are asked as they stand.
-No model judges anything. The floor is the same search with nothing but BM25, over the same memories in the same run.
+The whole service at work: conversations go in through the SDK, a worker enriches them, and questions are asked as they
+stand. No model judges anything. The floor is the same search with nothing but BM25, over the same memories.
 """
 
 from __future__ import annotations

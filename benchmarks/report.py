@@ -53,9 +53,5 @@ def publish(result: Result) -> None:
 
 def skip(name: str, target: float, reason: str) -> None:
     """Prints the last line of a benchmark that has nothing to measure here: no figures, and why."""
-    sys.stdout.write(
-        json.dumps(
-            {"name": name, "value": None, "floor": None, "ratio": None, "target": target, "pass": None, "skipped": reason}
-        )
-        + "\n"
-    )
+    figures = {"value": None, "floor": None, "ratio": None, "target": target, "pass": None}
+    sys.stdout.write(json.dumps({"name": name, **figures, "skipped": reason}) + "\n")

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from memoro import convert, methods, paging, requests, wire
 from memoro.enums import JobKind, JobState
-from memoro.errors import JobCancelled, JobFailed
+from memoro.errors import InternalError, JobCancelled, JobFailed
 from memoro.transport import Transport
 from memoro.types import Job, JobResult, JobUpdate
 from memoro.v1 import jobs_service_pb2
@@ -59,11 +59,15 @@ class AsyncJobHandle:
         job = self._latest
         if job is None or not job.state.ended:
             job = await self.refresh()
-        if job.state is JobState.FAILED:
-            raise JobFailed(job)
-        if job.state is JobState.CANCELLED:
-            raise JobCancelled(job)
-        return job.result or JobResult()
+        match job.state:
+            case JobState.SUCCEEDED:
+                return job.result or JobResult()
+            case JobState.FAILED:
+                raise JobFailed(job)
+            case JobState.CANCELLED:
+                raise JobCancelled(job)
+            case _:
+                raise InternalError(f"the watch of job {job.id} has ended before the job, which is {job.state}")
 
     async def cancel(self, *, request_id: str | None = None, timeout: float | None = None) -> Job:
         """Cancels the job: a queued one at once; a running one at its next safe point, so await `result`.

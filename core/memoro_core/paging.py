@@ -9,8 +9,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
+from uuid import UUID
 
 from memoro_core.errors import Code, FieldViolation, MemoroError, Reason, invalid_field
+from memoro_core.ids import parse_id
 
 T = TypeVar("T")
 
@@ -37,6 +39,14 @@ def page_size(requested: int, *, default: int = DEFAULT_PAGE_SIZE, maximum: int 
 def cut(rows: Sequence[T], size: int, position: tuple[str, ...] | None) -> Page[T]:
     """A page of `size` from rows that were read with a limit of `size + 1`; `position` is that of the last one kept."""
     return Page(rows[:size], position if len(rows) > size else None)
+
+
+def identifier(position: Sequence[str], place: int = 0) -> UUID:
+    """The id at that place of a position. Raises PAGE_TOKEN_INVALID: who makes up a token can put anything into it."""
+    parsed = parse_id(position[place]) if place < len(position) else None
+    if parsed is None:
+        raise _bad_token()
+    return parsed
 
 
 def encode_token(list_key: str, position: Sequence[str] | None) -> str:

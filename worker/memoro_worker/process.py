@@ -71,7 +71,7 @@ async def work(settings: Settings, stop: asyncio.Event) -> int:
 
 async def _listen(container: Container, metrics: WorkerMetrics, stop: asyncio.Event) -> None:
     settings = container.settings
-    broker = HintBroker(str(settings.redis_url))
+    broker = HintBroker(str(settings.redis_url), stop)
 
     async def run_job(tenant_id: str, job_id: str, context: Context = TaskiqDepends()) -> None:  # noqa: B008
         ref = decode(tenant_id, job_id)
@@ -100,8 +100,13 @@ async def _listen(container: Container, metrics: WorkerMetrics, stop: asyncio.Ev
         wait_tasks_timeout=settings.drain_grace,
     )
     receiving = asyncio.create_task(receiver.listen(stop))
-    await asyncio.wait({receiving, stopping := asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    await container.job_runner.stop(grace=settings.drain_grace)
-    await receiving
-    await broker.shutdown()
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({receiving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        await container.job_runner.stop(grace=settings.drain_grace)
+        await receiving
+    finally:
+        await end_task(stopping)
+        await end_task(receiving)
+        await broker.shutdown()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Final
-from uuid import UUID
 
 from memoro_core.clock import Clock
 from memoro_core.errors import Reason, invalid_field, not_found
@@ -11,7 +10,7 @@ from memoro_core.graph.model import Entity, EntityDetail, EntityFilter, Subgraph
 from memoro_core.graph.names import normalized
 from memoro_core.graph.ports import GraphStore, NameRange, WalkPlan
 from memoro_core.ids import EntityId, TenantId
-from memoro_core.paging import Page, cut
+from memoro_core.paging import Page, cut, identifier
 
 MAX_DEPTH: Final = 5
 MAX_NODES: Final = 500
@@ -35,7 +34,7 @@ class GraphService:
             entity_filter.type or None,
             names_beginning_with(normalized(entity_filter.name_prefix)),
             limit=size + 1,
-            after=None if position is None else (position[0], EntityId(UUID(position[1]))),
+            after=None if position is None else (position[0], EntityId(identifier(position, 1))),
         )
         page = cut(rows, size, (rows[size - 1].sort_name, str(rows[size - 1].entity.id)) if len(rows) >= size else None)
         return Page([row.entity for row in page.items], page.next_position)

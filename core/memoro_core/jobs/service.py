@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 from memoro_core.clock import Clock
 from memoro_core.errors import Code, MemoroError, Reason, not_found
 from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs.model import Job, JobFilter, JobState
 from memoro_core.jobs.ports import EventTail, JobStore
-from memoro_core.paging import Page, cut
+from memoro_core.paging import Page, cut, identifier
 
 
 class JobsService:
@@ -31,7 +29,7 @@ class JobsService:
         self, tenant_id: TenantId, job_filter: JobFilter, *, size: int, position: tuple[str, ...] | None
     ) -> Page[Job]:
         """Jobs that fit, newest first."""
-        before = JobId(UUID(position[0])) if position else None
+        before = JobId(identifier(position)) if position else None
         rows = await self._store.list_jobs(tenant_id, job_filter, limit=size + 1, before=before)
         return cut(rows, size, (str(rows[size - 1].id),) if len(rows) > size else None)
 

@@ -11,7 +11,7 @@ _MONTHS: Final = (
     "january", "february", "march", "april", "may", "june",
     "july", "august", "september", "october", "november", "december",
 )  # fmt: skip
-_MONTH: Final = "|".join(f"{month}|{month[:3]}(?=[ .,])" for month in _MONTHS)
+_MONTH: Final = "|".join(f"{month}|{month[:3]}(?=[ .,])" for month in _MONTHS) + "|sept(?=[ .,])"
 _YEAR: Final = r"(?P<year>(?:19|20)\d\d)"
 _DAY: Final = r"(?P<day>[0-3]?\d)(?:st|nd|rd|th)?"
 _NAMED_DATES: Final = tuple(

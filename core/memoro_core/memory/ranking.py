@@ -86,6 +86,10 @@ def rank(question: str, candidates: Sequence[Candidate], related: Scores | None,
     """
     if not candidates:
         return ()
+    # The order that they come in must not tell in anything.
+    order = sorted(range(len(candidates)), key=lambda place: candidates[place].memory_id, reverse=True)
+    candidates = [candidates[place] for place in order]
+    related = None if related is None else related[order]
     evidence = _evidence(candidates, related, weights)
     said = np.sum([opinion.adds for opinion in evidence], axis=0) if evidence else np.zeros(len(candidates))
     opinions = [
@@ -112,7 +116,7 @@ def rank(question: str, candidates: Sequence[Candidate], related: Scores | None,
             if opinion.adds[place] > 0
         ]
         ranked.append(Ranked(candidate, min(1.0, sum(arm.contribution for arm in arms)), arms))
-    return sorted(ranked, key=lambda one: (one.score, one.candidate.memory_id), reverse=True)
+    return sorted(ranked, key=lambda one: one.score, reverse=True)
 
 
 def relatedness(

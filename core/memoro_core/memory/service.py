@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
-from uuid import UUID
 
 from memoro_core.batching import Coalescer
 from memoro_core.clock import Clock
@@ -31,7 +30,7 @@ from memoro_core.memory.model import (
 )
 from memoro_core.memory.ports import Draft, Hinter, JobExecutor, MemoryStore, Replay
 from memoro_core.memory.priority import PriorityRule
-from memoro_core.paging import Page, cut
+from memoro_core.paging import Page, cut, identifier
 
 ACCEPT_BATCH: Final = 128
 """How many concurrent adds of a tenant are stored in one transaction at most."""
@@ -142,7 +141,7 @@ class MemoryService:
             user_id,
             memory_filter,
             limit=size + 1,
-            before=MemoryId(UUID(position[0])) if position else None,
+            before=MemoryId(identifier(position)) if position else None,
         )
         return cut(rows, size, (str(rows[size - 1].id),) if len(rows) > size else None)
 

@@ -44,7 +44,14 @@ class HintBroker(RedisStreamBroker):
     deletes an entry with its acknowledgement, so that streams hold only what waits.
     """
 
-    def __init__(self, url: str, *, reclaim_every: float = RECLAIM_EVERY, reclaim_idle: float = RECLAIM_IDLE) -> None:
+    def __init__(
+        self,
+        url: str,
+        stop: asyncio.Event,
+        *,
+        reclaim_every: float = RECLAIM_EVERY,
+        reclaim_idle: float = RECLAIM_IDLE,
+    ) -> None:
         options = connection_options(command_timeout=BLOCK + 5.0)
         super().__init__(
             url,
@@ -55,6 +62,7 @@ class HintBroker(RedisStreamBroker):
             **options,
         )
         self.formatter = JSONFormatter()
+        self._stop = stop
         self._reclaim_every = reclaim_every
         self._reclaim_idle = reclaim_idle
         self._streams = [hint_stream(tier) for tier in Tier]
@@ -80,11 +88,11 @@ class HintBroker(RedisStreamBroker):
             await self._client.xgroup_delconsumer(stream, group, name)
 
     async def listen(self) -> AsyncGenerator[AckableMessage, None]:
-        """Hints, for ever."""
+        """Hints, until `stop` is set. That it is cancelled then as well is not enough: see `memoro_core.tasks`."""
         failures = 0
         next_reclaim = 0.0
         loop = asyncio.get_running_loop()
-        while True:
+        while not self._stop.is_set():
             try:
                 if loop.time() >= next_reclaim:
                     await self._reclaim()

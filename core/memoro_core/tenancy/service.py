@@ -10,7 +10,7 @@ from memoro_core.clock import Clock
 from memoro_core.errors import Code, MemoroError, Reason, etag_mismatch, invalid_field
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import ApiKeyId, TenantId, new_id
-from memoro_core.paging import Page, cut
+from memoro_core.paging import Page, cut, identifier
 from memoro_core.tenancy.keys import new_key
 from memoro_core.tenancy.model import DEFAULT_SCOPES, ApiKey, Principal, Scope, Tenant, TenantState, Tier
 from memoro_core.tenancy.ports import Request, TenancyStore
@@ -124,7 +124,7 @@ class TenancyService:
         """A tenant's keys, newest first. Raises TENANT_NOT_FOUND."""
         await self.get_tenant(tenant_id)
         rows = await self._store.list_api_keys(
-            tenant_id, limit=size + 1, before=ApiKeyId(UUID(position[0])) if position else None
+            tenant_id, limit=size + 1, before=ApiKeyId(identifier(position)) if position else None
         )
         return cut(rows, size, (str(rows[size - 1].id),) if len(rows) > size else None)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -52,8 +54,9 @@ async def hints(settings: Settings) -> AsyncIterator[RedisHintQueue]:
 class Worker:
     """A broker and its receiver, as a worker has them; notes what it reads."""
 
-    def __init__(self, url: str, *, slots: int = 8, work: Callable[[], Awaitable[None]] | None = None) -> None:
-        self.broker = HintBroker(url, reclaim_every=0.2, reclaim_idle=0.5)
+    def __init__(self, url: str, *, slots: int = 8, work: Callable[[], Awaitable[object]] | None = None) -> None:
+        self._stop = asyncio.Event()
+        self.broker = HintBroker(url, self._stop, reclaim_every=0.2, reclaim_idle=0.5)
         self.refs: list[JobRef] = []
         self.at_once = 0
         self.most_at_once = 0
@@ -77,12 +80,11 @@ class Worker:
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[Worker]:
-        stop = asyncio.Event()
-        receiving = asyncio.create_task(self.receiver.listen(stop))
+        receiving = asyncio.create_task(self.receiver.listen(self._stop))
         try:
             yield self
         finally:
-            stop.set()
+            self._stop.set()
             async with asyncio.timeout(10):
                 await receiving
             await self.broker.shutdown()
@@ -163,7 +165,9 @@ async def test_a_worker_starts_before_redis_and_outlives_it(
             refs = [new_ref()]
             await hints.send(refs)
             await worker.has_read(refs)
-            stack.redis.kill()
+            assert stack.redis.pid is not None
+            os.kill(stack.redis.pid, signal.SIGKILL)
+            await stack.redis.wait()
             await stack.redis.start()
             more = [new_ref()]
             await hints.send(more)
@@ -241,7 +245,7 @@ async def test_what_no_worker_understands_is_dropped_and_stops_nobody(
 async def test_a_hint_that_is_not_acknowledged_comes_back(redis_url: str, hints: RedisHintQueue) -> None:
     refs = [new_ref()]
     await hints.send(refs)
-    first = HintBroker(redis_url, reclaim_every=0.2, reclaim_idle=0.3)
+    first = HintBroker(redis_url, asyncio.Event(), reclaim_every=0.2, reclaim_idle=0.3)
     reading = first.listen()
     message = await anext(reading)
     again = await asyncio.wait_for(anext(reading), 5)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from memoro_core.errors import Code, MemoroError, Reason
-from memoro_core.paging import cut, decode_token, encode_token, page_size
+from memoro_core.paging import cut, decode_token, encode_token, identifier, page_size
 
 POSITIONS = st.lists(st.text(max_size=40), max_size=4).map(tuple)
 
@@ -57,3 +59,15 @@ def test_a_page_is_cut_where_a_further_row_shows_that_more_follows(rows: list[in
     page = cut(rows[: size + 1], size, ("after",))
     assert list(page.items) == rows[:size]
     assert (page.next_position is None) == (len(rows) <= size)
+
+
+@given(st.uuids())
+def test_an_id_in_a_position_is_read(made: UUID) -> None:
+    assert identifier(("name", str(made)), 1) == made
+
+
+@given(position=POSITIONS)
+def test_a_made_up_position_is_an_invalid_token_and_no_failure(position: tuple[str, ...]) -> None:
+    with pytest.raises(MemoroError) as caught:
+        identifier(position)
+    assert caught.value.reason is Reason.PAGE_TOKEN_INVALID

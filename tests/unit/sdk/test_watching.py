@@ -20,6 +20,7 @@ from memoro import (
     AsyncClient,
     Client,
     DeadlineExceeded,
+    InternalError,
     JobCancelled,
     JobFailed,
     JobState,
@@ -234,6 +235,9 @@ async def test_a_watch_taken_up_after_the_end_is_made_up_for_by_a_read(
         ),
     )
     assert (await client.jobs.handle("j1").result()).memories == 2
+    server.script("GetJob", jobs_service_pb2.GetJobResponse(job=jobs_pb2.Job(id="j1", state=RUNNING)))
+    with pytest.raises(InternalError, match="has ended before the job"):
+        await client.jobs.handle("j1").result()
 
 
 async def test_cancel_keeps_the_handle_up_to_date(server: ScriptedServer, client: AsyncClient) -> None:
