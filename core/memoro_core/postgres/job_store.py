@@ -12,7 +12,18 @@ from asyncpg import Record
 
 from memoro_core.batching import Coalescer
 from memoro_core.ids import JobId, TenantId
-from memoro_core.jobs.model import Claim, Finish, Job, JobEvent, JobFilter, JobRef, JobState, Stage, StageProgress
+from memoro_core.jobs.model import (
+    Claim,
+    Finish,
+    Job,
+    JobEvent,
+    JobFilter,
+    JobRef,
+    JobState,
+    Stage,
+    StageProgress,
+    StageStatus,
+)
 from memoro_core.jobs.ports import LeaseLost
 from memoro_core.jobs.states import WORKER_LOST, cancelled, check_finish, lost
 from memoro_core.postgres.database import Connection, Database
@@ -224,7 +235,7 @@ class _Report:
 
 def _event_of_finish(claim: Claim, finish: Finish, now: datetime) -> JobEvent:
     # A commit succeeds together with its job, so that this event tells of both.
-    committed = [stage for stage in finish.stages if stage.stage is Stage.COMMIT and finish.result is not None]
+    committed = [one for one in finish.stages if one.stage is Stage.COMMIT and one.status is StageStatus.SUCCEEDED]
     return JobEvent(
         0,
         finish.state,

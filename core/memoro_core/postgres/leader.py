@@ -11,11 +11,17 @@ from memoro_core.settings import Settings
 
 SCHEDULER_LOCK: Final = 0x6D656D6F
 """The advisory lock of the one scheduler that leads."""
+IDLE_LIMIT: Final = 4.0
+"""Seconds after which a leader that has not asked again leads no more."""
 _TIMEOUT: Final = 2.0
 
 
 class Leadership:
-    """Holds an advisory lock on a connection of its own: with the process or the connection it is lost, and free."""
+    """Holds an advisory lock on a connection of its own: with the process or the connection it is lost, and free.
+
+    PostgreSQL itself ends a connection that has been silent for IDLE_LIMIT, so that a leader that hangs, is stopped or
+    is cut off makes room for another.
+    """
 
     def __init__(self, settings: Settings, lock: int) -> None:
         self._url = str(settings.database_url)
@@ -34,7 +40,14 @@ class Leadership:
             if self._connection is None or self._connection.is_closed():
                 self._held = False
                 self._connection = await asyncpg.connect(
-                    self._url, timeout=_TIMEOUT, command_timeout=_TIMEOUT, statement_cache_size=0
+                    self._url,
+                    timeout=_TIMEOUT,
+                    command_timeout=_TIMEOUT,
+                    statement_cache_size=0,
+                    server_settings={
+                        "application_name": "memoro leader",
+                        "idle_session_timeout": str(round(IDLE_LIMIT * 1000)),
+                    },
                 )
             statement = "SELECT true" if self._held else "SELECT pg_try_advisory_lock($1)"
             self._held = bool(await self._connection.fetchval(statement, *(() if self._held else (self._lock,))))

@@ -133,6 +133,12 @@ async def test_announces_on_one_line_stops_in_order_and_keeps_keys_and_data(fold
         assert await is_ready(port_of(first.line["ops"]))
         assert (first.data_dir / "keys.json").stat().st_mode & 0o777 == 0o600
         await write_row(owner_url(first))
+
+        async def both_run() -> bool:
+            return all((folder / name).exists() for name in ("server", "worker"))
+
+        # The line says that the server is ready; the worker may still be starting.
+        await until(both_run)
         stubs = first.stub("server") + first.stub("worker")
         first.process.send_signal(signal.SIGINT)
         assert await first.ended() == 0
