@@ -151,6 +151,26 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ABORTED. The reason of a failed job: each of its attempts ended with the death of the worker that ran it.
     Example: `JobError{reason: "WORKER_LOST", message: "the worker died during attempt 5 of 5"}`.
     """
+    ERROR_REASON_WEBHOOK_NOT_FOUND: _ErrorReason.ValueType  # 27
+    """NOT_FOUND. No such webhook endpoint in this tenant.
+    Example: `{code: 5, message: "no webhook endpoint 0199… in this tenant", details: [ErrorInfo{reason: "WEBHOOK_NOT_FOUND",
+    domain: "memoro"}]}`.
+    """
+    ERROR_REASON_DELIVERY_NOT_FOUND: _ErrorReason.ValueType  # 28
+    """NOT_FOUND. The event was not for this endpoint, or its delivery is no longer kept.
+    Example: `{code: 5, message: "no delivery of event 0199… in this tenant", details: [ErrorInfo{reason:
+    "DELIVERY_NOT_FOUND", domain: "memoro"}]}`.
+    """
+    ERROR_REASON_URL_NOT_ALLOWED: _ErrorReason.ValueType  # 29
+    """INVALID_ARGUMENT. A URL that events may not be sent to; `BadRequest` says why.
+    Example: `{code: 3, message: "url: leads to a private address", details: [ErrorInfo{reason: "URL_NOT_ALLOWED", domain:
+    "memoro"}, BadRequest{field_violations: [{field: "url", description: "leads to a private address"}]}]}`.
+    """
+    ERROR_REASON_WEBHOOK_LIMIT_REACHED: _ErrorReason.ValueType  # 30
+    """FAILED_PRECONDITION. The tenant has as many webhook endpoints as it can have: delete one.
+    Example: `{code: 9, message: "the tenant has 50 webhook endpoints, which is the most it can have", details:
+    [ErrorInfo{reason: "WEBHOOK_LIMIT_REACHED", domain: "memoro", metadata: {"limit": "50"}}]}`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. The name without its prefix is the `reason` of the `google.rpc.ErrorInfo` that every error carries,
@@ -285,5 +305,25 @@ Example: `JobError{reason: "JOB_TIMED_OUT", message: "the attempt ran longer tha
 ERROR_REASON_WORKER_LOST: ErrorReason.ValueType  # 26
 """ABORTED. The reason of a failed job: each of its attempts ended with the death of the worker that ran it.
 Example: `JobError{reason: "WORKER_LOST", message: "the worker died during attempt 5 of 5"}`.
+"""
+ERROR_REASON_WEBHOOK_NOT_FOUND: ErrorReason.ValueType  # 27
+"""NOT_FOUND. No such webhook endpoint in this tenant.
+Example: `{code: 5, message: "no webhook endpoint 0199… in this tenant", details: [ErrorInfo{reason: "WEBHOOK_NOT_FOUND",
+domain: "memoro"}]}`.
+"""
+ERROR_REASON_DELIVERY_NOT_FOUND: ErrorReason.ValueType  # 28
+"""NOT_FOUND. The event was not for this endpoint, or its delivery is no longer kept.
+Example: `{code: 5, message: "no delivery of event 0199… in this tenant", details: [ErrorInfo{reason:
+"DELIVERY_NOT_FOUND", domain: "memoro"}]}`.
+"""
+ERROR_REASON_URL_NOT_ALLOWED: ErrorReason.ValueType  # 29
+"""INVALID_ARGUMENT. A URL that events may not be sent to; `BadRequest` says why.
+Example: `{code: 3, message: "url: leads to a private address", details: [ErrorInfo{reason: "URL_NOT_ALLOWED", domain:
+"memoro"}, BadRequest{field_violations: [{field: "url", description: "leads to a private address"}]}]}`.
+"""
+ERROR_REASON_WEBHOOK_LIMIT_REACHED: ErrorReason.ValueType  # 30
+"""FAILED_PRECONDITION. The tenant has as many webhook endpoints as it can have: delete one.
+Example: `{code: 9, message: "the tenant has 50 webhook endpoints, which is the most it can have", details:
+[ErrorInfo{reason: "WEBHOOK_LIMIT_REACHED", domain: "memoro", metadata: {"limit": "50"}}]}`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
