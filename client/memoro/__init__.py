@@ -5,6 +5,7 @@ from __future__ import annotations
 from memoro.client import AsyncClient
 from memoro.endpoint import Tls
 from memoro.enums import (
+    DeliveryState,
     Direction,
     Health,
     JobKind,
@@ -18,6 +19,8 @@ from memoro.enums import (
     Stage,
     StageStatus,
     TenantState,
+    WebhookEndpointState,
+    WebhookEventType,
 )
 from memoro.errors import (
     AlreadyExists,
@@ -60,11 +63,14 @@ from memoro.types import (
     Message,
     NewApiKey,
     NewMemory,
+    NewWebhookSecret,
     Relationship,
     SearchHit,
     StageProgress,
     Subgraph,
     Tenant,
+    WebhookDelivery,
+    WebhookEndpoint,
 )
 from memoro.version import __version__
 
@@ -80,6 +86,7 @@ __all__ = [
     "Conflict",
     "ConversationHandle",
     "DeadlineExceeded",
+    "DeliveryState",
     "Direction",
     "Entity",
     "EntityFacts",
@@ -108,6 +115,7 @@ __all__ = [
     "Message",
     "NewApiKey",
     "NewMemory",
+    "NewWebhookSecret",
     "NotFound",
     "OutOfRange",
     "PermissionDenied",
@@ -128,5 +136,9 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "WebhookDelivery",
+    "WebhookEndpoint",
+    "WebhookEndpointState",
+    "WebhookEventType",
     "__version__",
 ]

@@ -13,6 +13,7 @@ from memoro.health import check_health
 from memoro.jobs import AsyncJobs
 from memoro.memories import AsyncMemories
 from memoro.transport import AioTransport, Transport
+from memoro.webhooks import AsyncWebhooks
 
 
 class AsyncClient:
@@ -31,6 +32,7 @@ class AsyncClient:
         self.memories = AsyncMemories(self._transport)
         self.graph = AsyncGraph(self._transport)
         self.jobs = AsyncJobs(self._transport)
+        self.webhooks = AsyncWebhooks(self._transport)
         self.admin = AsyncAdmin(self._transport)
 
     @classmethod

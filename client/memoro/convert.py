@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from memoro import enums, types
-from memoro.v1 import admin_pb2, graph_pb2, jobs_pb2, jobs_service_pb2, memory_pb2, memory_service_pb2
+from memoro.v1 import (
+    admin_pb2,
+    graph_pb2,
+    jobs_pb2,
+    jobs_service_pb2,
+    memory_pb2,
+    memory_service_pb2,
+    webhooks_pb2,
+)
 from memoro.wire import enum_of, mapping_of, optional_enum_of, time_of
 
 
@@ -168,6 +176,36 @@ def api_key(message: admin_pb2.ApiKey) -> types.ApiKey:
         create_time=time_of(message, "create_time"),
         expire_time=time_of(message, "expire_time"),
         revoke_time=time_of(message, "revoke_time"),
+    )
+
+
+def webhook_endpoint(message: webhooks_pb2.WebhookEndpoint) -> types.WebhookEndpoint:
+    return types.WebhookEndpoint(
+        id=message.id,
+        url=message.url,
+        event_types=tuple(enum_of(enums.WebhookEventType, kind) for kind in message.event_types),
+        description=message.description,
+        state=enum_of(enums.WebhookEndpointState, message.state),
+        previous_secret_expire_time=time_of(message, "previous_secret_expire_time"),
+        failing_since=time_of(message, "failing_since"),
+        disable_time=time_of(message, "disable_time"),
+        create_time=time_of(message, "create_time"),
+    )
+
+
+def webhook_delivery(message: webhooks_pb2.WebhookDelivery) -> types.WebhookDelivery:
+    return types.WebhookDelivery(
+        event_id=message.event_id,
+        endpoint_id=message.endpoint_id,
+        event_type=enum_of(enums.WebhookEventType, message.event_type),
+        state=enum_of(enums.DeliveryState, message.state),
+        attempt=message.attempt,
+        response_status=message.response_status,
+        error=message.error,
+        create_time=time_of(message, "create_time"),
+        attempt_time=time_of(message, "attempt_time"),
+        next_attempt_time=time_of(message, "next_attempt_time"),
+        end_time=time_of(message, "end_time"),
     )
 
 

@@ -123,6 +123,33 @@ class Scope(StrEnum):
     ADMIN = "ADMIN"
 
 
+class WebhookEventType(StrEnum):
+    """What an event tells of. Receivers see it in lower case, with a dot: `job.succeeded`."""
+
+    UNKNOWN = "UNKNOWN"
+    JOB_SUCCEEDED = "JOB_SUCCEEDED"
+    JOB_FAILED = "JOB_FAILED"
+    JOB_CANCELLED = "JOB_CANCELLED"
+    WEBHOOK_DISABLED = "WEBHOOK_DISABLED"
+
+
+class WebhookEndpointState(StrEnum):
+    """Whether events go to an endpoint."""
+
+    UNKNOWN = "UNKNOWN"
+    ENABLED = "ENABLED"
+    DISABLED = "DISABLED"
+
+
+class DeliveryState(StrEnum):
+    """Where a delivery stands."""
+
+    UNKNOWN = "UNKNOWN"
+    PENDING = "PENDING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+
+
 class Health(StrEnum):
     """What a server says of itself."""
 

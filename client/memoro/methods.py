@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from memoro.v1 import admin_service_pb2 as admin
 from memoro.v1 import jobs_service_pb2 as jobs
 from memoro.v1 import memory_service_pb2 as memories
+from memoro.v1 import webhooks_service_pb2 as webhooks
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
@@ -31,6 +32,7 @@ class Method(Generic[Q, R]):
 _MEMORY = "/memoro.v1.MemoryService"
 _JOBS = "/memoro.v1.JobsService"
 _ADMIN = "/memoro.v1.AdminService"
+_WEBHOOKS = "/memoro.v1.WebhooksService"
 
 CREATE_MEMORY = Method(f"{_MEMORY}/CreateMemory", memories.CreateMemoryRequest, memories.CreateMemoryResponse)
 BATCH_CREATE_MEMORIES = Method(
@@ -69,6 +71,28 @@ CREATE_API_KEY = Method(f"{_ADMIN}/CreateApiKey", admin.CreateApiKeyRequest, adm
 LIST_API_KEYS = Method(f"{_ADMIN}/ListApiKeys", admin.ListApiKeysRequest, admin.ListApiKeysResponse)
 REVOKE_API_KEY = Method(f"{_ADMIN}/RevokeApiKey", admin.RevokeApiKeyRequest, admin.RevokeApiKeyResponse)
 
+# A repeated call finds the endpoint, but its secret is given once.
+CREATE_WEBHOOK_ENDPOINT = Method(
+    f"{_WEBHOOKS}/CreateWebhookEndpoint",
+    webhooks.CreateWebhookEndpointRequest,
+    webhooks.CreateWebhookEndpointResponse,
+    retry=False,
+)
+LIST_WEBHOOK_ENDPOINTS = Method(
+    f"{_WEBHOOKS}/ListWebhookEndpoints", webhooks.ListWebhookEndpointsRequest, webhooks.ListWebhookEndpointsResponse
+)
+DELETE_WEBHOOK_ENDPOINT = Method(
+    f"{_WEBHOOKS}/DeleteWebhookEndpoint", webhooks.DeleteWebhookEndpointRequest, webhooks.DeleteWebhookEndpointResponse
+)
+ROTATE_WEBHOOK_SECRET = Method(
+    f"{_WEBHOOKS}/RotateWebhookSecret",
+    webhooks.RotateWebhookSecretRequest,
+    webhooks.RotateWebhookSecretResponse,
+    retry=False,
+)
+LIST_DELIVERIES = Method(f"{_WEBHOOKS}/ListDeliveries", webhooks.ListDeliveriesRequest, webhooks.ListDeliveriesResponse)
+REDELIVER_EVENT = Method(f"{_WEBHOOKS}/RedeliverEvent", webhooks.RedeliverEventRequest, webhooks.RedeliverEventResponse)
+
 SYNC_DEADLINE = 120.0
 """For `CreateMemory` with ProcessingMode.SYNC, which answers after the pipeline has run."""
 
@@ -97,6 +121,12 @@ METHODS: tuple[Method[Any, Any], ...] = (
     CREATE_API_KEY,
     LIST_API_KEYS,
     REVOKE_API_KEY,
+    CREATE_WEBHOOK_ENDPOINT,
+    LIST_WEBHOOK_ENDPOINTS,
+    DELETE_WEBHOOK_ENDPOINT,
+    ROTATE_WEBHOOK_SECRET,
+    LIST_DELIVERIES,
+    REDELIVER_EVENT,
 )
 
 

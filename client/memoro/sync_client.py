@@ -16,6 +16,7 @@ from memoro.jobs import AsyncJobHandle, AsyncJobs
 from memoro.memories import AsyncMemories
 from memoro.transport import Transport
 from memoro.types import ConversationHandle, Job, MemoryHandle
+from memoro.webhooks import AsyncWebhooks
 
 
 class JobHandle(Facade[AsyncJobHandle]):
@@ -100,6 +101,19 @@ class Jobs(Facade[AsyncJobs]):
     cancel = blocking(AsyncJobs.cancel)
 
 
+class Webhooks(Facade[AsyncWebhooks]):
+    """The tenant's webhook endpoints and their deliveries."""
+
+    __slots__ = ()
+
+    create = blocking(AsyncWebhooks.create)
+    list = iterating(AsyncWebhooks.list)
+    delete = blocking(AsyncWebhooks.delete)
+    rotate = blocking(AsyncWebhooks.rotate)
+    deliveries = iterating(AsyncWebhooks.deliveries)
+    redeliver = blocking(AsyncWebhooks.redeliver)
+
+
 class Tenants(Facade[AsyncTenants]):
     """All tenants."""
 
@@ -145,6 +159,7 @@ class Client:
         self.memories = Memories(AsyncMemories(self._transport))
         self.graph = Graph(AsyncGraph(self._transport))
         self.jobs = Jobs(AsyncJobs(self._transport))
+        self.webhooks = Webhooks(AsyncWebhooks(self._transport))
         self.admin = Admin(self._transport)
 
     @classmethod

@@ -13,7 +13,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from memoro import enums
-from memoro.v1 import admin_pb2, jobs_pb2, memory_pb2, memory_service_pb2
+from memoro.v1 import admin_pb2, jobs_pb2, memory_pb2, memory_service_pb2, webhooks_pb2
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -27,6 +27,7 @@ def _numbers(kind: type[StrEnum], descriptor: EnumDescriptor) -> dict[str, int]:
 _NUMBERS: dict[type[StrEnum], dict[str, int]] = {
     kind: _numbers(kind, descriptor)
     for kind, descriptor in (
+        (enums.DeliveryState, webhooks_pb2.DeliveryState.DESCRIPTOR),
         (enums.Direction, memory_service_pb2.Direction.DESCRIPTOR),
         (enums.JobKind, jobs_pb2.JobKind.DESCRIPTOR),
         (enums.JobState, jobs_pb2.JobState.DESCRIPTOR),
@@ -39,6 +40,8 @@ _NUMBERS: dict[type[StrEnum], dict[str, int]] = {
         (enums.Stage, jobs_pb2.Stage.DESCRIPTOR),
         (enums.StageStatus, jobs_pb2.StageStatus.DESCRIPTOR),
         (enums.TenantState, admin_pb2.TenantState.DESCRIPTOR),
+        (enums.WebhookEndpointState, webhooks_pb2.WebhookEndpointState.DESCRIPTOR),
+        (enums.WebhookEventType, webhooks_pb2.WebhookEventType.DESCRIPTOR),
     )
 }
 _NAMES = {kind: {number: name for name, number in numbers.items()} for kind, numbers in _NUMBERS.items()}

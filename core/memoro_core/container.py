@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 from memoro_core.clock import Clock, SystemClock
 from memoro_core.graph.service import GraphService
@@ -24,6 +25,7 @@ from memoro_core.memory.priority import PriorityRule
 from memoro_core.memory.search import SearchService
 from memoro_core.memory.service import MemoryService
 from memoro_core.memory.words import WordVectors
+from memoro_core.outbound.sender import open_sender
 from memoro_core.postgres.database import Database, open_database
 from memoro_core.postgres.embedding_model import check_embedding_model
 from memoro_core.postgres.enrichment_store import PostgresEnrichmentStore
@@ -33,12 +35,17 @@ from memoro_core.postgres.memory_store import PostgresMemoryStore
 from memoro_core.postgres.search_store import PostgresSearchStore
 from memoro_core.postgres.service_check import check_service_role
 from memoro_core.postgres.tenancy_store import PostgresTenancyStore
+from memoro_core.postgres.webhook_store import PostgresWebhookStore
 from memoro_core.queue.hints import RedisHintQueue
 from memoro_core.redis.client import RedisClient, open_redis
 from memoro_core.redis.events import RedisEventTail
 from memoro_core.settings import Settings
 from memoro_core.tenancy.authentication import Authenticator
 from memoro_core.tenancy.service import TenancyService
+from memoro_core.webhooks.backoff import DeliveryPolicy
+from memoro_core.webhooks.delivery import WebhookDeliverer
+from memoro_core.webhooks.secrets import SecretSeal
+from memoro_core.webhooks.service import WebhooksService
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,8 @@ class Container:
     job_runner: JobRunner
     hints: HintQueue
     event_tail: EventTail
+    webhooks: WebhooksService
+    webhook_deliverer: WebhookDeliverer
 
 
 @asynccontextmanager
@@ -97,6 +106,9 @@ async def open_container(settings: Settings, *, preload_extraction: bool = False
             max_attempts=settings.job_max_attempts,
         )
         stack.push_async_callback(memories.close)
+        webhook_store = PostgresWebhookStore(database)
+        seal = SecretSeal(settings.secret_key.get_secret_value() if settings.secret_key else None)
+        sender = await stack.enter_async_context(open_sender(allow_private=settings.webhook_allow_private))
         yield Container(
             settings=settings,
             clock=clock,
@@ -117,6 +129,16 @@ async def open_container(settings: Settings, *, preload_extraction: bool = False
             job_runner=runner,
             hints=hints,
             event_tail=tail,
+            webhooks=WebhooksService(webhook_store, seal, clock, allow_private=settings.webhook_allow_private),
+            webhook_deliverer=WebhookDeliverer(
+                webhook_store,
+                sender,
+                seal,
+                clock,
+                DeliveryPolicy(),
+                interval=settings.webhook_interval,
+                retention=timedelta(seconds=settings.webhook_retention),
+            ),
         )
 
 

@@ -13,6 +13,8 @@ MemoryId = NewType("MemoryId", UUID)
 EntityId = NewType("EntityId", UUID)
 RelationshipId = NewType("RelationshipId", UUID)
 JobId = NewType("JobId", UUID)
+WebhookEndpointId = NewType("WebhookEndpointId", UUID)
+EventId = NewType("EventId", UUID)
 UserId = NewType("UserId", str)
 """The caller's own name for one of its users; opaque, unique within a tenant."""
 ConversationId = NewType("ConversationId", str)

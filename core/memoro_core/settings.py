@@ -74,6 +74,15 @@ class Settings(BaseSettings):
     hint_timeout: float = Field(default=5.0, gt=0)
     """A queued job whose hint is older than this is hinted again."""
 
+    secret_key: SecretStr | None = Field(default=None, min_length=32)
+    """What seals webhook secrets in the database; the same for all servers and workers. None: they are not sealed."""
+    webhook_allow_private: bool = False
+    """Whether webhooks may go to private addresses, and over plain HTTP: for tests and closed networks."""
+    webhook_interval: float = Field(default=1.0, gt=0)
+    """How often a worker looks for deliveries that are due."""
+    webhook_retention: float = Field(default=7 * 86_400.0, ge=86_400)
+    """How long deliveries that ended are kept."""
+
     embedding_provider: Literal["local", "openai"] = "local"
     extraction_provider: Literal["local", "openai", "none"] = "local"
     openai_api_key: SecretStr | None = Field(

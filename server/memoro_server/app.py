@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio as reflection
 
-from memoro.v1 import admin_service_pb2, jobs_service_pb2, memory_service_pb2
+from memoro.v1 import admin_service_pb2, jobs_service_pb2, memory_service_pb2, webhooks_service_pb2
 from memoro_core.container import Container
 from memoro_core.settings import Settings
 from memoro_server.interceptors import Interceptor
@@ -34,12 +34,14 @@ from memoro_server.servicers.graph import GraphServicer
 from memoro_server.servicers.health import HealthServicer
 from memoro_server.servicers.jobs import JobsServicer
 from memoro_server.servicers.memory import MemoryServicer
+from memoro_server.servicers.webhooks import WebhooksServicer
 from memoro_server.serving import Serving
 from memoro_server.tls import server_credentials
 
 MEMORY: Final = memory_service_pb2.DESCRIPTOR.services_by_name["MemoryService"]
 JOBS: Final = jobs_service_pb2.DESCRIPTOR.services_by_name["JobsService"]
 ADMIN: Final = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
+WEBHOOKS: Final = webhooks_service_pb2.DESCRIPTOR.services_by_name["WebhooksService"]
 HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"]
 REFLECTION: Final = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 
@@ -147,6 +149,7 @@ class MemoroServer:
                 ),
             ),
             ADMIN: (AdminServicer(container.tenancy, container.clock),),
+            WEBHOOKS: (WebhooksServicer(container.webhooks),),
         }
         servicers[HEALTH] = (HealthServicer(self.serving, [service.full_name for service in servicers]),)
         if settings.reflection:

@@ -30,6 +30,7 @@ _DAY: Final = 86_400.0
 _MEMORY: Final = "/memoro.v1.MemoryService/"
 _JOBS: Final = "/memoro.v1.JobsService/"
 _ADMIN: Final = "/memoro.v1.AdminService/"
+_WEBHOOKS: Final = "/memoro.v1.WebhooksService/"
 _HEALTH: Final = "/grpc.health.v1.Health/"
 _REFLECTION: Final = "/grpc.reflection.v1alpha.ServerReflection/"
 
@@ -60,6 +61,13 @@ POLICIES: Final[Mapping[str, Policy]] = {
     _ADMIN + "CreateApiKey": Policy(Scope.ADMIN, 1, False, 30.0),
     _ADMIN + "ListApiKeys": Policy(Scope.ADMIN, 1, True, 30.0),
     _ADMIN + "RevokeApiKey": Policy(Scope.ADMIN, 1, True, 30.0),
+    # A repeated call finds the endpoint but can't give its secret again, so a client must not repeat it unasked.
+    _WEBHOOKS + "CreateWebhookEndpoint": Policy(Scope.WRITE, 1, False, 30.0),
+    _WEBHOOKS + "ListWebhookEndpoints": Policy(Scope.READ, 2, True, 30.0),
+    _WEBHOOKS + "DeleteWebhookEndpoint": Policy(Scope.WRITE, 1, True, 30.0),
+    _WEBHOOKS + "RotateWebhookSecret": Policy(Scope.WRITE, 1, False, 30.0),
+    _WEBHOOKS + "ListDeliveries": Policy(Scope.READ, 2, True, 30.0),
+    _WEBHOOKS + "RedeliverEvent": Policy(Scope.WRITE, 1, True, 30.0),
     _HEALTH + "Check": Policy(None, 0, True, 30.0),
     _HEALTH + "List": Policy(None, 0, True, 30.0),
     _HEALTH + "Watch": Policy(None, 0, True, _DAY, streaming=True),

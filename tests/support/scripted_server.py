@@ -25,12 +25,15 @@ from memoro.v1 import (
     jobs_service_pb2_grpc,
     memory_service_pb2,
     memory_service_pb2_grpc,
+    webhooks_service_pb2,
+    webhooks_service_pb2_grpc,
 )
 
 _SERVICES: tuple[tuple[Any, str, Any], ...] = (
     (memory_service_pb2, "MemoryService", memory_service_pb2_grpc),
     (jobs_service_pb2, "JobsService", jobs_service_pb2_grpc),
     (admin_service_pb2, "AdminService", admin_service_pb2_grpc),
+    (webhooks_service_pb2, "WebhooksService", webhooks_service_pb2_grpc),
 )
 
 

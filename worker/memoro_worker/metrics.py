@@ -24,5 +24,11 @@ class WorkerMetrics:
         self.hints = Counter(
             "memoro_job_hints_total", "Hints read, by whether they led to a run", ["outcome"], registry=self.registry
         )
+        self.webhook_attempts = Counter(
+            "memoro_webhook_attempts_total",
+            "Attempts to deliver an event, by the state they left the delivery in",
+            ["state"],
+            registry=self.registry,
+        )
         self.leads = Gauge("memoro_scheduler_leads", "1 while this process schedules", registry=self.registry)
         Gauge("memoro_jobs_running", "Jobs that run here", registry=self.registry).set_function(running)

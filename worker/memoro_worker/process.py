@@ -57,11 +57,17 @@ async def work(settings: Settings, stop: asyncio.Event) -> int:
                 )
             )
             stack.push_async_callback(end_task, scheduling)
+            delivering = asyncio.create_task(
+                container.webhook_deliverer.run(
+                    stop, grace=settings.drain_grace, told=lambda state: metrics.webhook_attempts.labels(state).inc()
+                )
+            )
+            stack.push_async_callback(end_task, delivering)
             listening = asyncio.create_task(_listen(container, metrics, stop))
             logger.info("working", ops_port=ops.port, concurrency=settings.worker_concurrency)
-            await asyncio.wait({listening, scheduling}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({listening, scheduling, delivering}, return_when=asyncio.FIRST_COMPLETED)
             stop.set()
-            await listening
+            await asyncio.gather(listening, delivering)
     except (MemoroError, OSError) as error:
         logger.error("the worker can't run", reason=str(error))
         return 1

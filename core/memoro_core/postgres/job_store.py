@@ -29,7 +29,9 @@ from memoro_core.jobs.states import WORKER_LOST, cancelled, check_finish, lost
 from memoro_core.postgres.database import Connection, Database
 from memoro_core.postgres.job_rows import change_json, event_json, event_of, job_of, stages_json
 from memoro_core.postgres.queries import load_queries
+from memoro_core.postgres.webhook_rows import announcement
 from memoro_core.tenancy.model import Tier
+from memoro_core.webhooks.events import job_ended
 
 _SQL: Final = load_queries("jobs")
 _CLOCK_SKEW: Final = timedelta(seconds=1)
@@ -127,7 +129,8 @@ class PostgresJobStore:
                 await connection.execute(_SQL["request_cancel"], tenant_id, job_id)
             elif not job.state.terminal:
                 event = JobEvent(job.sequence + 1, JobState.CANCELLED, job.attempt, now, usage=job.usage)
-                await connection.execute(_SQL["cancel_waiting"], tenant_id, job_id, now, event_json(event))
+                told = announcement(job_ended(job, cancelled(stages=job.stages, usage=job.usage), now), now)
+                await connection.execute(_SQL["cancel_waiting"], tenant_id, job_id, now, event_json(event), *told)
                 await connection.execute(_SQL["fail_pending_memories"], tenant_id, job_id, job.memory_ids, now)
             else:
                 return job, None
@@ -216,6 +219,7 @@ async def finish_in(connection: Connection, claim: Claim, finish: Finish, *, now
         finish.usage.output_tokens,
         now,
         change_json(event),
+        *announcement(job_ended(claim.job, finish, now), now),
     )
     if seq is None:
         raise LeaseLost

@@ -8,11 +8,11 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from memoro.v1 import admin_service_pb2, jobs_service_pb2, memory_service_pb2
+from memoro.v1 import admin_service_pb2, jobs_service_pb2, memory_service_pb2, webhooks_service_pb2
 from memoro_core.tenancy.model import Scope
 from memoro_server.policy import POLICIES
 
-OURS = (memory_service_pb2, jobs_service_pb2, admin_service_pb2)
+OURS = (memory_service_pb2, jobs_service_pb2, admin_service_pb2, webhooks_service_pb2)
 
 
 def methods_of(*files: Any) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from google.protobuf.message import Message
 
 from buf.validate import validate_pb2
 from memoro.v1 import admin_service_pb2 as admin
-from memoro.v1 import jobs_service_pb2, memory_service_pb2
+from memoro.v1 import jobs_service_pb2, memory_service_pb2, webhooks_service_pb2
 from memoro.v1 import memory_service_pb2 as pb
 from memoro_core.errors import MemoroError
 from memoro_server.rules import PATTERN_TEXTS, Rules
 
-FILES: tuple[Any, ...] = (memory_service_pb2, jobs_service_pb2, admin)
+FILES: tuple[Any, ...] = (memory_service_pb2, jobs_service_pb2, admin, webhooks_service_pb2)
 RULES = Rules()
 
 

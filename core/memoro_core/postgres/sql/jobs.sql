@@ -114,13 +114,20 @@ SELECT tenant_id, job_id, last_seq, cancel_requested FROM moved;
 
 -- name: finish
 -- Ends a run for good: state $4 is SUCCEEDED, FAILED or CANCELLED. Returns the number of its event, or no row when the run
--- has lost its job. Runs within one tenant's transaction.
+-- has lost its job. Webhook endpoints that want to know of it get the event $13 of type $14 with the body $15, until $16. Runs
+-- within one tenant's transaction.
 WITH ended AS (
     UPDATE jobs
     SET state = $4, stages = $5, partial = $6, result = $7, error = $8, input_tokens = $9, output_tokens = $10,
         last_seq = last_seq + 1, ended_at = $11, lease_expires_at = NULL
     WHERE tenant_id = $1 AND job_id = $2 AND state = 'RUNNING' AND run_lease = $3
     RETURNING last_seq, attempt
+), announced AS (
+    INSERT INTO webhook_deliveries (tenant_id, event_id, endpoint_id, event_type, payload, next_attempt_at, give_up_at, created_at)
+    SELECT $1, $13, endpoint_id, $14, $15, $11, $16, $11
+    FROM ended
+    JOIN webhook_endpoints ON webhook_endpoints.tenant_id = $1
+    WHERE webhook_endpoints.state = 'ENABLED' AND (event_types = '{}' OR $14 = ANY (event_types))
 )
 INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
 SELECT $1, $2, last_seq, $12::jsonb || jsonb_build_object('seq', last_seq, 'attempt', attempt), $11 FROM ended
@@ -181,12 +188,19 @@ FOR UPDATE;
 UPDATE jobs SET cancel_requested = true WHERE tenant_id = $1 AND job_id = $2;
 
 -- name: cancel_waiting
--- Ends a job that waits; the caller holds it locked and knows the event's number.
+-- Ends a job that waits; the caller holds it locked and knows the event's number. Webhook endpoints that want to know of it get
+-- the event $5 of type $6 with the body $7, until $8.
 WITH ended AS (
     UPDATE jobs
     SET state = 'CANCELLED', cancel_requested = true, ended_at = $3, last_seq = last_seq + 1
     WHERE tenant_id = $1 AND job_id = $2 AND state IN ('QUEUED', 'DEFERRED')
     RETURNING last_seq
+), announced AS (
+    INSERT INTO webhook_deliveries (tenant_id, event_id, endpoint_id, event_type, payload, next_attempt_at, give_up_at, created_at)
+    SELECT $1, $5, endpoint_id, $6, $7, $3, $8, $3
+    FROM ended
+    JOIN webhook_endpoints ON webhook_endpoints.tenant_id = $1
+    WHERE webhook_endpoints.state = 'ENABLED' AND (event_types = '{}' OR $6 = ANY (event_types))
 )
 INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
 SELECT $1, $2, last_seq, $4::jsonb, $3 FROM ended;

@@ -1,0 +1,1 @@
+"""Telling URLs of the tenant what has happened: endpoints, events, and their delivery."""
