@@ -72,6 +72,6 @@ $$;
 GRANT SELECT, INSERT, UPDATE, DELETE ON webhook_endpoints, webhook_deliveries TO memoro_app;
 GRANT SELECT ON webhook_endpoints TO memoro_system;
 GRANT SELECT, DELETE ON webhook_deliveries TO memoro_system;
-GRANT UPDATE (attempt, lease, next_attempt_at, attempted_at) ON webhook_deliveries TO memoro_system;
+GRANT UPDATE (attempt, lease, next_attempt_at, attempted_at, response_status, error) ON webhook_deliveries TO memoro_system;
 
 -- migrate:down

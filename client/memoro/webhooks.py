@@ -62,7 +62,7 @@ class AsyncWebhooks:
     async def rotate(
         self, endpoint_id: str, *, request_id: str | None = None, timeout: float | None = None
     ) -> NewWebhookSecret:
-        """Makes a new secret and shows it, this once; the one before it signs beside it for 24 hours. Raises NotFound."""
+        """Makes a new secret and shows it, this once; the old one signs beside it for 24 hours. Raises NotFound."""
         request = webhooks_service_pb2.RotateWebhookSecretRequest(
             request_id=requests.request_id_or_new(request_id), endpoint_id=endpoint_id
         )

@@ -19,6 +19,7 @@ from memoro.v1 import admin_service_pb2 as admin
 from memoro.v1 import jobs_service_pb2 as jobs
 from memoro.v1 import memory_pb2
 from memoro.v1 import memory_service_pb2 as pb
+from memoro.v1 import webhooks_service_pb2 as webhooks
 from memoro_core.embedded.stack import Stack
 from memoro_core.settings import Settings
 from memoro_core.tenancy.model import Scope
@@ -45,6 +46,8 @@ class Things:
     entity_name: str
     memories_token: str
     resume_token: str
+    endpoint_id: str
+    event_id: str
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,11 @@ def a_conversation_of_its_own(outcome: Outcome, response: Any, things: Things) -
     assert [(it.position, it.id != things.message_id) for it in response.memories] == [(0, True)]
 
 
+def an_endpoint_of_its_own(outcome: Outcome, response: Any, things: Things) -> None:
+    assert outcome.code is grpc.StatusCode.OK, outcome
+    assert response.endpoint.id not in {"", things.endpoint_id}
+
+
 def _create(text: str = TEXT) -> pb.CreateMemoryRequest:
     return pb.CreateMemoryRequest(request_id=REQUEST_ID, user_id=USER, text=text)
 
@@ -107,6 +115,8 @@ def _conversation() -> pb.AddConversationRequest:
 
 
 MEMORY, JOBS, ADMIN = "/memoro.v1.MemoryService/", "/memoro.v1.JobsService/", "/memoro.v1.AdminService/"
+WEBHOOKS = "/memoro.v1.WebhooksService/"
+NO_ENDPOINT, URL = not_found("WEBHOOK_NOT_FOUND"), "https://hooks.invalid/memoro"
 NO_MEMORY, NO_JOB = not_found("MEMORY_NOT_FOUND"), not_found("JOB_NOT_FOUND")
 TABLE: dict[str, Row] = {
     MEMORY + "CreateMemory": Row(lambda a: _create(), a_memory_of_its_own),
@@ -133,6 +143,23 @@ TABLE: dict[str, Row] = {
     JOBS + "ListJobs": Row(lambda a: jobs.ListJobsRequest(user_id=USER), nothing("jobs")),
     JOBS + "WatchJob": Row(lambda a: jobs.WatchJobRequest(job_id=a.job_id), NO_JOB),
     JOBS + "CancelJob": Row(lambda a: jobs.CancelJobRequest(job_id=a.job_id), NO_JOB),
+    WEBHOOKS + "CreateWebhookEndpoint": Row(
+        lambda a: webhooks.CreateWebhookEndpointRequest(request_id=REQUEST_ID, url=URL), an_endpoint_of_its_own
+    ),
+    WEBHOOKS + "ListWebhookEndpoints": Row(lambda a: webhooks.ListWebhookEndpointsRequest(), nothing("endpoints")),
+    WEBHOOKS + "DeleteWebhookEndpoint": Row(
+        lambda a: webhooks.DeleteWebhookEndpointRequest(endpoint_id=a.endpoint_id), NO_ENDPOINT
+    ),
+    WEBHOOKS + "RotateWebhookSecret": Row(
+        lambda a: webhooks.RotateWebhookSecretRequest(endpoint_id=a.endpoint_id), NO_ENDPOINT
+    ),
+    WEBHOOKS + "ListDeliveries": Row(
+        lambda a: webhooks.ListDeliveriesRequest(endpoint_id=a.endpoint_id), nothing("deliveries")
+    ),
+    WEBHOOKS + "RedeliverEvent": Row(
+        lambda a: webhooks.RedeliverEventRequest(event_id=a.event_id, endpoint_id=a.endpoint_id),
+        not_found("DELIVERY_NOT_FOUND"),
+    ),
     ADMIN + "CreateTenant": Row(lambda a: admin.CreateTenantRequest(name="never-made"), denied),
     ADMIN + "GetTenant": Row(lambda a: admin.GetTenantRequest(tenant_id=a.tenant_id), denied),
     ADMIN + "ListTenants": Row(lambda a: admin.ListTenantsRequest(), denied),
@@ -167,6 +194,7 @@ async def two(stack: Stack) -> AsyncIterator[Two]:
 
 
 async def _things_of(owner: Caller) -> Things:
+    endpoint = await owner.ask("WebhooksService/CreateWebhookEndpoint", webhooks.CreateWebhookEndpointRequest(url=URL))
     request = _create()
     request.processing_mode = memory_pb2.PROCESSING_MODE_SYNC
     made = await owner.ask("MemoryService/CreateMemory", request)
@@ -177,6 +205,8 @@ async def _things_of(owner: Caller) -> Things:
     watching = owner.stream("JobsService/WatchJob", jobs.WatchJobRequest(job_id=made.job.id))
     snapshot = await watching.read()
     watching.cancel()
+    # The event that the job above has ended; no worker runs, so it stays to be sent.
+    deliveries = await owner.ask("WebhooksService/ListDeliveries", webhooks.ListDeliveriesRequest())
     return Things(
         tenant_id=str(owner.tenant_id),
         memory_id=made.memory.id,
@@ -186,6 +216,8 @@ async def _things_of(owner: Caller) -> Things:
         entity_name=entities[0].name,
         memories_token=page.next_page_token,
         resume_token=snapshot.resume_token,
+        endpoint_id=endpoint.endpoint.id,
+        event_id=deliveries.deliveries[0].event_id,
     )
 
 
@@ -219,6 +251,8 @@ async def _everything_of(owner: Caller) -> list[bytes]:
         await owner.ask("MemoryService/ListMemories", pb.ListMemoriesRequest()),
         await owner.ask("MemoryService/ListEntities", pb.ListEntitiesRequest()),
         await owner.ask("JobsService/ListJobs", jobs.ListJobsRequest()),
+        await owner.ask("WebhooksService/ListWebhookEndpoints", webhooks.ListWebhookEndpointsRequest()),
+        await owner.ask("WebhooksService/ListDeliveries", webhooks.ListDeliveriesRequest()),
     ]
     return [answer.SerializeToString(deterministic=True) for answer in answers]
 

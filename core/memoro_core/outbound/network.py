@@ -1,4 +1,4 @@
-"""Connections to addresses that were looked at: the name is resolved once, and what was resolved is what is connected to."""
+"""Connections to vetted addresses: a name is resolved once, and what it resolved to is what is connected to."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class WebhookDeliverer:
             await self._prune()
         except MemoroError as error:
             _log.warning("deliveries_not_claimed", reason=error.message)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a round that fails must not be the last
             _log.exception("deliveries_not_claimed")
 
     async def _fill(self, lane: Lane, told: Callable[[DeliveryState], None]) -> None:

@@ -77,7 +77,8 @@ LIMIT $8;
 -- Sends a delivery anew from $4 to $5; an attempt under way no longer counts. Returns no row when there is none, or its endpoint
 -- is gone.
 UPDATE webhook_deliveries
-SET state = 'PENDING', attempt = 0, lease = lease + 1, requested = true, next_attempt_at = $4, give_up_at = $5, ended_at = NULL
+SET state = 'PENDING', attempt = 0, lease = lease + 1, requested = true, next_attempt_at = $4, give_up_at = $5, ended_at = NULL,
+    response_status = 0, error = ''
 FROM webhook_endpoints
 WHERE webhook_deliveries.tenant_id = $1 AND webhook_deliveries.event_id = $2 AND webhook_deliveries.endpoint_id = $3
   AND webhook_endpoints.tenant_id = $1 AND webhook_endpoints.endpoint_id = $3
@@ -142,7 +143,7 @@ WITH RECURSIVE waiting AS (
     FOR UPDATE OF webhook_deliveries SKIP LOCKED
 ), claimed AS (
     UPDATE webhook_deliveries
-    SET attempt = attempt + 1, lease = lease + 1, attempted_at = $1, next_attempt_at = $2
+    SET attempt = attempt + 1, lease = lease + 1, attempted_at = $1, next_attempt_at = $2, response_status = 0, error = ''
     FROM taken
     WHERE webhook_deliveries.tenant_id = taken.tenant_id AND webhook_deliveries.event_id = taken.event_id
       AND webhook_deliveries.endpoint_id = taken.endpoint_id
