@@ -55,11 +55,12 @@ class Dev:
 
 
 @contextmanager
-def running_dev() -> Iterator[Dev]:
+def running_dev(environment: Mapping[str, str] | None = None) -> Iterator[Dev]:
     """`memoro dev` on free ports in a folder of its own, stopped and removed at the end."""
     with temporary_data_dir() as folder, (folder / "log").open("w+") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "memoro.cli", "dev", "--data-dir", str(folder / "data"), "--port", "0"],
+            env={**os.environ, **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,

@@ -85,7 +85,7 @@ def rotate(session: Session, endpoint_id: EndpointId) -> None:
 def deliveries(
     session: Session,
     *,
-    endpoint: Annotated[str, typer.Option("--endpoint", help="Only to this endpoint.")] = "",
+    to: Annotated[str, typer.Option(help="Only to the endpoint of this id.")] = "",
     state: Annotated[list[DeliveryState] | None, choices(DeliveryState, help="May be given again.")] = None,
     since: Annotated[str | None, typer.Option(help="Of events from this time on, in ISO 8601.")] = None,
     until: Annotated[str | None, typer.Option(help="Of events before this time, in ISO 8601.")] = None,
@@ -93,7 +93,7 @@ def deliveries(
 ) -> None:
     """Lists what was sent and is to be sent, newest event first."""
     found = session.client.webhooks.deliveries(
-        endpoint_id=endpoint,
+        endpoint_id=to,
         states=state or (),
         created_from=moment(since) if since else None,
         created_until=moment(until) if until else None,

@@ -202,7 +202,7 @@ class WebhookDelivery(_message.Message):
     attempt: _builtins.int
     """Attempts begun, since the event happened or was last sent anew."""
     response_status: _builtins.int
-    """The HTTP status of the latest attempt; 0: there was no answer."""
+    """The HTTP status of the latest attempt; 0: there was no answer, or not yet."""
     error: _builtins.str
     """What the latest attempt failed of, for people; empty: it did not."""
     @_builtins.property
