@@ -1,4 +1,4 @@
-"""Webhooks over a whole deployment: the SDK and the command on one side, a receiver that checks signatures on the other."""
+"""Webhooks over a whole deployment, from the SDK and the command to a receiver that checks signatures."""
 
 from __future__ import annotations
 

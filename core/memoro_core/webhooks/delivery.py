@@ -24,6 +24,7 @@ from memoro_core.webhooks.secrets import SecretSeal, SecretUnreadable
 
 LEASE: Final = timedelta(seconds=30)
 """After which an attempt counts as lost; longer than a send may take."""
+_BREATH: Final = 0.02
 _PRUNE_EVERY: Final = timedelta(minutes=10)
 _PRUNE_BATCH: Final = 5000
 _log: Final = structlog.get_logger(__name__)
@@ -97,6 +98,9 @@ class WebhookDeliverer:
         """Until an attempt ends and so makes room, something may be due, or it is time to stop."""
         ended = asyncio.create_task(self._ended.wait())
         await asyncio.wait({ended, stopping}, timeout=self._interval, return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            # Attempts that end together make room together.
+            await asyncio.wait({stopping}, timeout=_BREATH)
         await end_task(ended)
 
     async def _round(self, told: Callable[[DeliveryState], None]) -> None:

@@ -62,10 +62,14 @@ async def test_a_run_that_is_thrown_away_tells_nothing(webhooks: Webhooks, recei
     await webhooks.endpoint(receiver)
     ref = await new_job(webhooks.domain)
     claimed = await claim(webhooks.domain.job_store, ref)
-    with pytest.raises(RuntimeError):
+
+    async def finish_and_fall() -> None:
         async with webhooks.domain.database.tenant_tx(ref.tenant_id) as connection:
             await finish_in(connection, claimed, succeeded(claimed), now=now())
-            raise RuntimeError
+            raise RuntimeError("it fell")
+
+    with pytest.raises(RuntimeError, match="it fell"):
+        await finish_and_fall()
     assert await webhooks.deliveries() == []
     finish = cancelled(stages=claimed.job.stages, usage=claimed.job.usage)
     await webhooks.domain.job_store.finish(claimed, finish, now=now())

@@ -59,12 +59,11 @@ async def test_the_secret_is_not_in_the_database_in_the_clear(webhooks: Webhooks
 
 async def test_there_is_a_limit(webhooks: Webhooks) -> None:
     tenant = webhooks.domain.tenant
-    for _ in range(MAX_ENDPOINTS):
-        last, _ = await webhooks.service.create(tenant, URL, (), "")
+    made = [(await webhooks.service.create(tenant, URL, (), ""))[0] for _ in range(MAX_ENDPOINTS)]
     with pytest.raises(MemoroError) as caught:
         await webhooks.service.create(tenant, URL, (), "", idempotency=request("a"))
     assert (caught.value.reason, caught.value.metadata) == ("WEBHOOK_LIMIT_REACHED", {"limit": "50"})
-    await webhooks.service.delete(tenant, last.id)
+    await webhooks.service.delete(tenant, made[-1].id)
     await webhooks.service.create(tenant, URL, (), "", idempotency=request("a"))
 
 

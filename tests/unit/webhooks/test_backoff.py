@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import UTC, datetime, timedelta
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -53,8 +54,8 @@ def test_jitter_stays_within_a_tenth(attempt: int, rand: float) -> None:
 
 
 @given(st.randoms(use_true_random=False), st.floats(0, 10))
-def test_a_delivery_that_always_fails_ends_when_a_day_has_passed(random: object, took: float) -> None:
-    policy = DeliveryPolicy(random.random)  # type: ignore[attr-defined]
+def test_a_delivery_that_always_fails_ends_when_a_day_has_passed(random: Random, took: float) -> None:
+    policy = DeliveryPolicy(random.random)
     at, attempts = NOW, 0
     one = claim()
     while True:
