@@ -80,7 +80,9 @@ async def open_container(settings: Settings, *, preload_extraction: bool = False
         await check_embedding_model(database, providers.embedding.model)
         redis = await stack.enter_async_context(open_redis(settings))
         tail = await stack.enter_async_context(RedisEventTail(redis))
-        job_store = PostgresJobStore(database)
+        # Leases are kept over a connection of their own, so that work which waits for one can't cost its own lease.
+        beats = await stack.enter_async_context(open_database(settings.model_copy(update={"database_pool_size": 1})))
+        job_store = PostgresJobStore(database, beats=beats)
         hints = RedisHintQueue(redis)
         tenancy_store = PostgresTenancyStore(database)
         authenticator = Authenticator(tenancy_store, clock, ttl=settings.auth_cache_ttl)

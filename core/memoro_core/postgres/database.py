@@ -76,14 +76,16 @@ class Database:
     async def _transaction(self, begin: str) -> AsyncIterator[Connection]:
         try:
             async with self._pool.acquire(timeout=self._acquire_timeout) as connection:
-                await connection.execute(begin)
                 try:
+                    await connection.execute(begin)
                     yield connection
+                    # Of a transaction in which a statement failed, PostgreSQL answers COMMIT with a silent ROLLBACK.
+                    if await connection.execute("COMMIT") != "COMMIT":
+                        raise RuntimeError("a failed transaction can't be committed: let its exception pass")
                 except BaseException:
-                    if not connection.is_closed():
+                    if not connection.is_closed() and connection.is_in_transaction():
                         await connection.execute("ROLLBACK")
                     raise
-                await connection.execute("COMMIT")
         except MemoroError:
             raise
         except _UNREACHABLE as error:
@@ -122,7 +124,12 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
             max_inactive_connection_lifetime=300,
             init=_prepare,
             reset=_reset,
-            server_settings={"application_name": "memoro", "jit": "off"},
+            server_settings={
+                "application_name": "memoro",
+                "jit": "off",
+                # A process that is stopped or cut off in the middle of a transaction must not keep its locks.
+                "idle_in_transaction_session_timeout": str(round(settings.database_timeout * 2000)),
+            },
         )
     except _UNREACHABLE as error:
         raise unavailable("database") from error

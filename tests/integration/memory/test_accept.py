@@ -7,6 +7,7 @@ import hashlib
 from datetime import UTC, datetime
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from memoro_core.errors import Code, MemoroError, Reason
@@ -237,16 +238,12 @@ async def test_without_a_tenant_nothing_is_visible_and_nothing_can_be_written(do
 
 
 async def test_the_system_role_reads_no_memory(domain: Domain) -> None:
-    import asyncpg
-
-    async with domain.database.system_tx() as connection:
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        async with domain.database.system_tx() as connection:
             await connection.fetchval("SELECT count(*) FROM memories")
 
 
 async def test_a_row_of_another_tenant_can_not_be_written(domain: Domain) -> None:
-    import asyncpg
-
     other = await domain.new_tenant()
     with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
         async with domain.database.tenant_tx(domain.tenant) as connection:
