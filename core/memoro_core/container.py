@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from memoro_core.clock import Clock, SystemClock
 from memoro_core.graph.service import GraphService
+from memoro_core.idempotency import RequestStore
 from memoro_core.jobs.hinter import BackgroundHinter
 from memoro_core.jobs.model import JobKind
 from memoro_core.jobs.ports import EventTail, HintQueue, JobStore
@@ -28,6 +29,7 @@ from memoro_core.postgres.database import Database, open_database
 from memoro_core.postgres.embedding_model import check_embedding_model
 from memoro_core.postgres.enrichment_store import PostgresEnrichmentStore
 from memoro_core.postgres.graph_store import PostgresGraphStore
+from memoro_core.postgres.idempotency_store import PostgresRequestStore
 from memoro_core.postgres.job_store import PostgresJobStore
 from memoro_core.postgres.memory_store import PostgresMemoryStore
 from memoro_core.postgres.search_store import PostgresSearchStore
@@ -57,6 +59,7 @@ class Container:
     tenancy: TenancyService
     authenticator: Authenticator
     job_store: JobStore
+    requests: RequestStore
     job_runner: JobRunner
     hints: HintQueue
     event_tail: EventTail
@@ -116,6 +119,7 @@ async def open_container(settings: Settings, *, preload_extraction: bool = False
             tenancy=TenancyService(tenancy_store, clock),
             authenticator=authenticator,
             job_store=job_store,
+            requests=PostgresRequestStore(database),
             job_runner=runner,
             hints=hints,
             event_tail=tail,

@@ -43,6 +43,7 @@ async def work(settings: Settings, stop: asyncio.Event) -> int:
             await stack.enter_async_context(ops)
             scheduler = Scheduler(
                 container.job_store,
+                container.requests,
                 container.hints,
                 container.event_tail,
                 container.clock,

@@ -49,6 +49,10 @@ async def test_concurrent_adds_are_all_stored_each_with_its_own_answer(domain: D
     )
     assert [one.memory.text for one in accepted] == [f"fact number {n}" for n in range(300)]
     assert len({one.job.id for one in accepted if one.job}) == 300
+    for one in accepted[::30]:
+        assert await domain.memories.get(domain.tenant, one.memory.id) == one.memory
+        assert one.job is not None
+        assert await domain.job_store.get(domain.tenant, one.job.id) == one.job
     assert await domain.count("memories") == await domain.count("jobs") == await domain.count("job_events") == 300
 
 
@@ -197,6 +201,23 @@ async def test_a_repeated_update_is_done_once(domain: Domain) -> None:
             domain.tenant, made.memory.id, MemoryPatch(text="new"), idempotency=request("u")
         )
         assert answer.memory.version == 2
+
+
+async def test_an_update_raced_with_itself_is_done_once(domain: Domain) -> None:
+    made = await domain.memories.create(domain.tenant, NewMemory(ALICE, "old"))
+    patch = MemoryPatch(metadata={"n": 1}, version=1)
+    answers = await asyncio.gather(
+        *(domain.memories.update(domain.tenant, made.memory.id, patch, idempotency=request("u")) for _ in range(10))
+    )
+    assert {answer.memory.version for answer in answers} == {2}
+
+
+async def test_a_deletion_raced_with_itself_is_done_once(domain: Domain) -> None:
+    made = await domain.memories.create(domain.tenant, NewMemory(ALICE, "old"))
+    await asyncio.gather(
+        *(domain.memories.delete(domain.tenant, made.memory.id, version=1, idempotency=request("d")) for _ in range(10))
+    )
+    assert await domain.count("memories") == 0
 
 
 async def test_a_deleted_memory_is_gone_and_its_job_cancelled(domain: Domain) -> None:
