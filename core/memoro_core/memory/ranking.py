@@ -48,9 +48,9 @@ class Weights:
     `day` for having said it at a time that the question names, `when` for telling a time when that is asked for.
     """
 
-    vector: float = 0.2
-    lexical: float = 0.3
-    related: float = 0.5
+    vector: float = 0.25
+    lexical: float = 0.2
+    related: float = 0.55
     before: float = 0.2
     after: float = 0.2
     answer: float = 0.3

@@ -11,7 +11,7 @@ from asyncpg.pool import PoolConnectionProxy
 from pgvector.asyncpg import register_vector
 from pydantic_core import from_json, to_json
 
-from memoro_core.errors import MemoroError, unavailable
+from memoro_core.errors import Code, MemoroError, Reason, unavailable
 from memoro_core.ids import TenantId
 from memoro_core.settings import Settings
 
@@ -112,7 +112,10 @@ class Database:
 
 @asynccontextmanager
 async def open_database(settings: Settings) -> AsyncIterator[Database]:
-    """The database of these settings, closed at the end. Raises UNAVAILABLE when it can't be reached."""
+    """The database of these settings, closed at the end.
+
+    Raises UNAVAILABLE when it can't be reached, FAILED_PRECONDITION when it refuses the service or has no schema.
+    """
     try:
         pool = await asyncpg.create_pool(
             str(settings.database_url),
@@ -131,8 +134,15 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
                 "idle_in_transaction_session_timeout": str(round(settings.database_timeout * 2000)),
             },
         )
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+        # PostgreSQL names the role or the database, never the password.
+        raise MemoroError(Code.FAILED_PRECONDITION, Reason.INTERNAL, f"PostgreSQL refuses: {error}") from error
     except _UNREACHABLE as error:
-        raise unavailable("database") from error
+        [host] = settings.database_url.hosts()[:1]
+        where = f"{host['host']}:{host['port'] or 5432}"
+        raise MemoroError(
+            Code.UNAVAILABLE, Reason.DEPENDENCY_UNAVAILABLE, f"PostgreSQL at {where} can't be reached", retry_after=1.0
+        ) from error
     try:
         yield Database(pool, acquire_timeout=settings.database_timeout)
     finally:
@@ -144,7 +154,12 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
 
 
 async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    await register_vector(connection)
+    try:
+        await register_vector(connection)
+    except ValueError:
+        raise MemoroError(
+            Code.FAILED_PRECONDITION, Reason.INTERNAL, "the database has no schema yet: run memoro migrate"
+        ) from None
     await connection.set_type_codec(
         "jsonb",
         schema="pg_catalog",
