@@ -147,6 +147,12 @@ async def test_lists_page_through_everything_newest_first(domain: Domain) -> Non
     assert pages == 3
 
 
+@pytest.mark.parametrize("said", [datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)])
+async def test_the_earliest_and_the_latest_time_are_kept(domain: Domain, said: datetime) -> None:
+    made = await domain.memories.create(domain.tenant, NewMemory(ALICE, "text", occurred_at=said))
+    assert (await domain.memories.get(domain.tenant, made.memory.id)).occurred_at == said
+
+
 async def test_filters_hold_all_together(domain: Domain) -> None:
     early, late = datetime(2020, 1, 1, tzinfo=UTC), datetime(2024, 1, 1, tzinfo=UTC)
     wanted = await domain.memories.create(domain.tenant, NewMemory(ALICE, "a", {"app": "x", "n": 1}, late))
