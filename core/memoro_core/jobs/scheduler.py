@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import timedelta
+from typing import Final
 
 import structlog
 
@@ -17,6 +18,8 @@ from memoro_core.jobs.model import JobRef
 from memoro_core.jobs.ports import EventTail, HintQueue, JobStore
 from memoro_core.tenancy.model import Tier
 
+_FORGOTTEN_AT_ONCE: Final = 10_000
+"""Request ids that one round forgets at most: more than arrive between two rounds."""
 _log = structlog.get_logger(__name__)
 
 
@@ -45,7 +48,7 @@ class Scheduler:
     async def round(self) -> None:
         """Requeues what lost its worker, then hints what is due and has no fresh hint. Raises UNAVAILABLE."""
         await self._expire()
-        await self._requests.forget(before=self._clock.now() - RETENTION, limit=self._batch)
+        await self._requests.forget(before=self._clock.now() - RETENTION, limit=_FORGOTTEN_AT_ONCE)
         # While many hints wait unread, older ones are not lost but late: more of them would only grow the heap.
         try:
             waiting = await self._hints.backlog()
