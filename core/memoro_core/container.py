@@ -50,6 +50,8 @@ class Container:
     settings: Settings
     clock: Clock
     database: Database
+    beats: Database
+    """One connection that requests can't use up: for heartbeats and signs of life."""
     redis: RedisClient
     memories: MemoryService
     search: SearchService
@@ -106,6 +108,7 @@ async def open_container(settings: Settings, *, preload_extraction: bool = False
             settings=settings,
             clock=clock,
             database=database,
+            beats=beats,
             redis=redis,
             memories=memories,
             search=SearchService(

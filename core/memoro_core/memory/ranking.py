@@ -103,7 +103,7 @@ class Ranking:
         ]
 
     def _arms(self, place: int, ranks: Mapping[Arm, NDArray[np.intp]]) -> Sequence[ArmScore]:
-        return [
+        scores = [
             ArmScore(
                 opinion.arm,
                 float(opinion.raw[place]),
@@ -111,8 +111,8 @@ class Ranking:
                 float(opinion.adds[place]) / self._ceiling,
             )
             for opinion in self._opinions
-            if opinion.adds[place] > 0
         ]
+        return [score for score in scores if score.contribution > 0]
 
 
 def rank(question: str, candidates: Sequence[Candidate], related: Scores | None, weights: Weights) -> Ranking:

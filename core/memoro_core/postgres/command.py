@@ -81,8 +81,11 @@ def _words(report: Mapping[str, object]) -> Iterator[str]:
             if created:
                 yield "created the database"
             yield f"applied {', '.join(applied)}" if applied else "up to date"
-            if role:
-                yield f"services connect as {role}"
+            yield (
+                f"services connect as {role}"
+                if role
+                else ("services have no role of their own yet: let MEMORO_DATABASE_URL name one, and migrate again")
+            )
             if "admin_key" in report:
                 yield f"admin key, shown only now: {report['admin_key']}"
         case _:

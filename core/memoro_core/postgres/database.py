@@ -19,15 +19,12 @@ Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
 _UNREACHABLE = (
     asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
     asyncpg.InterfaceError,
-    asyncpg.QueryCanceledError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InvalidCatalogNameError,
-    asyncpg.InvalidPasswordError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
     OSError,
     TimeoutError,
 )

@@ -10,7 +10,8 @@
 -- rows of this user.
 SELECT count(*) AS vectors,
        set_config('hnsw.iterative_scan', 'relaxed_order', true),
-       set_config('hnsw.ef_search', '200', true)
+       set_config('hnsw.ef_search', '200', true),
+       set_config('hnsw.max_scan_tuples', '200000', true)
 FROM (SELECT FROM memory_embeddings WHERE tenant_id = $1 AND user_id = $2 AND model = $3 LIMIT $4) AS counted;
 
 -- name: nearest_exact
