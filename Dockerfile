@@ -4,7 +4,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_CONSTRAINT=/src/requirements.lock
 RUN python -m venv /opt/memoro
 WORKDIR /src
-COPY requirements.lock pyproject.toml LICENSE ./
+COPY requirements.lock pyproject.toml README.md LICENSE ./
 COPY client client
 COPY core core
 COPY migrations migrations

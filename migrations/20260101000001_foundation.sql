@@ -248,7 +248,8 @@ CREATE TABLE idempotency_records (
 );
 COMMENT ON COLUMN idempotency_records.fingerprint IS 'SHA-256 of the method and the payload without its request id.';
 COMMENT ON COLUMN idempotency_records.answer IS 'The ids of what the call made; the rows tell the rest.';
-CREATE INDEX idempotency_records_by_age ON idempotency_records (tenant_id, created_at);
+-- For forgetting old ones, whosever they are.
+CREATE INDEX idempotency_records_by_age ON idempotency_records (created_at);
 
 --------------------------------------------------------------------------------------------------------------- isolation
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -40,7 +41,8 @@ class Coalescer(Generic[K, T, R]):
         self._waiting.setdefault(key, deque()).append((item, future))
         if self._running.get(key, 0) < self._max_parallel:
             self._running[key] = self._running.get(key, 0) + 1
-            task = asyncio.create_task(self._drain(key))
+            # Of no caller more than of another: in a context of its own.
+            task = asyncio.create_task(self._drain(key), context=Context())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return await future

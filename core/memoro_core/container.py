@@ -12,6 +12,7 @@ from datetime import timedelta
 
 from memoro_core.clock import Clock, SystemClock
 from memoro_core.graph.service import GraphService
+from memoro_core.idempotency import RequestStore
 from memoro_core.jobs.hinter import BackgroundHinter
 from memoro_core.jobs.model import JobKind
 from memoro_core.jobs.ports import EventTail, HintQueue, JobStore
@@ -30,6 +31,7 @@ from memoro_core.postgres.database import Database, open_database
 from memoro_core.postgres.embedding_model import check_embedding_model
 from memoro_core.postgres.enrichment_store import PostgresEnrichmentStore
 from memoro_core.postgres.graph_store import PostgresGraphStore
+from memoro_core.postgres.idempotency_store import PostgresRequestStore
 from memoro_core.postgres.job_store import PostgresJobStore
 from memoro_core.postgres.memory_store import PostgresMemoryStore
 from memoro_core.postgres.search_store import PostgresSearchStore
@@ -55,6 +57,8 @@ class Container:
     settings: Settings
     clock: Clock
     database: Database
+    beats: Database
+    """One connection that requests can't use up: for heartbeats and signs of life."""
     redis: RedisClient
     memories: MemoryService
     search: SearchService
@@ -64,6 +68,7 @@ class Container:
     tenancy: TenancyService
     authenticator: Authenticator
     job_store: JobStore
+    requests: RequestStore
     job_runner: JobRunner
     hints: HintQueue
     event_tail: EventTail
@@ -89,7 +94,9 @@ async def open_container(settings: Settings, *, preload_extraction: bool = False
         await check_embedding_model(database, providers.embedding.model)
         redis = await stack.enter_async_context(open_redis(settings))
         tail = await stack.enter_async_context(RedisEventTail(redis))
-        job_store = PostgresJobStore(database)
+        # Leases are kept over a connection of their own, so that work which waits for one can't cost its own lease.
+        beats = await stack.enter_async_context(open_database(settings.model_copy(update={"database_pool_size": 1})))
+        job_store = PostgresJobStore(database, beats=beats)
         hints = RedisHintQueue(redis)
         tenancy_store = PostgresTenancyStore(database)
         authenticator = Authenticator(tenancy_store, clock, ttl=settings.auth_cache_ttl)
@@ -113,6 +120,7 @@ async def open_container(settings: Settings, *, preload_extraction: bool = False
             settings=settings,
             clock=clock,
             database=database,
+            beats=beats,
             redis=redis,
             memories=memories,
             search=SearchService(
@@ -126,6 +134,7 @@ async def open_container(settings: Settings, *, preload_extraction: bool = False
             tenancy=TenancyService(tenancy_store, clock),
             authenticator=authenticator,
             job_store=job_store,
+            requests=PostgresRequestStore(database),
             job_runner=runner,
             hints=hints,
             event_tail=tail,

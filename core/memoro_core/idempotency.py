@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from datetime import datetime, timedelta
+from typing import Final, Protocol
 
 from memoro_core.errors import Code, MemoroError, Reason
 
-RETENTION_HOURS: Final = 24
-"""How long a request id is remembered."""
+RETENTION: Final = timedelta(hours=24)
+"""How long a request id is remembered at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,14 @@ class Idempotency:
 
     request_id: str
     fingerprint: bytes
+
+
+class RequestStore(Protocol):
+    """The request ids of all tenants."""
+
+    async def forget(self, *, before: datetime, limit: int) -> int:
+        """Forgets requests made before that time, the oldest first, at most `limit`; how many."""
+        ...
 
 
 def request_id_reused(request_id: str) -> MemoroError:

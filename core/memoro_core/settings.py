@@ -26,7 +26,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MEMORO_", frozen=True, extra="ignore", populate_by_name=True)
 
-    database_url: PostgresDsn = PostgresDsn("postgresql://memoro_app@127.0.0.1:5432/memoro")
+    database_url: PostgresDsn = PostgresDsn("postgresql://memoro_service@127.0.0.1:5432/memoro")
     """Where server and worker connect, as a role that owns nothing."""
     migration_database_url: PostgresDsn | None = None
     """Where `memoro migrate` connects, as the owner of the schema; straight to PostgreSQL, not through a pooler."""

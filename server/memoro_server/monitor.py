@@ -7,7 +7,6 @@ from typing import Final, Protocol
 
 import structlog
 
-from memoro_core.errors import MemoroError
 from memoro_server.metrics import ServerMetrics
 from memoro_server.serving import Serving
 
@@ -16,12 +15,16 @@ _PING_TIMEOUT: Final = 5.0
 _LAG_INTERVAL: Final = 0.25
 
 
-class Database(Protocol):
-    """What is watched of the database."""
+class Pingable(Protocol):
+    """What is asked for signs of life. Requests can't use it up, or a busy server would pass for a dead one."""
 
     async def ping(self) -> None:
         """Raises UNAVAILABLE when it does not answer."""
         ...
+
+
+class Pool(Protocol):
+    """The connections that requests share."""
 
     @property
     def in_use(self) -> int: ...
@@ -33,8 +36,9 @@ class Database(Protocol):
 class Monitor:
     """Asks PostgreSQL for a sign of life about once a second, and measures by how much the event loop is late."""
 
-    def __init__(self, database: Database, serving: Serving, metrics: ServerMetrics) -> None:
+    def __init__(self, database: Pool, probe: Pingable, serving: Serving, metrics: ServerMetrics) -> None:
         self._database = database
+        self._probe = probe
         self._serving = serving
         self._metrics = metrics
         self._open = metrics.database_connections.labels(state="open")
@@ -45,8 +49,8 @@ class Monitor:
         """One sign of life from PostgreSQL: it decides whether the server serves. Raises UNAVAILABLE, TimeoutError."""
         try:
             async with asyncio.timeout(_PING_TIMEOUT):
-                await self._database.ping()
-        except (MemoroError, TimeoutError):
+                await self._probe.ping()
+        except Exception:
             self._set(False)
             raise
         self._set(True)
@@ -56,7 +60,7 @@ class Monitor:
         while True:
             try:
                 await self.check()
-            except (MemoroError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, it must not be the last look
                 self._logger.warning("database does not answer", reason=type(error).__name__)
             self._open.set(self._database.size)
             self._lent.set(self._database.in_use)

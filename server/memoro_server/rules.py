@@ -13,7 +13,7 @@ from memoro_core.errors import Code, FieldViolation, MemoroError, Reason
 PATTERN_TEXTS: Final = {
     r"^[\x21-\x7e]*$": "must hold only visible ASCII characters, no spaces",
     r"^[^\x00-\x1f\x7f]*$": "must not hold control characters",
-    r"^[^\x00]*[^\x00\s][^\x00]*$": "must hold at least one visible character, and no NUL",
+    r"^[^\x00]*[^\s\p{Z}\p{Cc}\p{Cf}][^\x00]*$": "must hold at least one visible character, and no NUL",
     r"^[A-Z0-9_]*$": "must be upper snake case, e.g. WORKS_AT",
     r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$": (
         "must be 1 to 63 lower case letters, digits and hyphens, not beginning or ending with a hyphen"

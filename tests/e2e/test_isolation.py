@@ -23,6 +23,7 @@ from memoro.v1 import webhooks_service_pb2 as webhooks
 from memoro_core.embedded.stack import Stack
 from memoro_core.settings import Settings
 from memoro_core.tenancy.model import Scope
+from memoro_server.policy import POLICIES
 from tests.support.deployment import METHODS, Caller, Deployment, deployed
 from tests.support.interception import Outcome
 
@@ -270,14 +271,23 @@ async def test_tokens_of_one_tenant_are_none_of_another(two: Two) -> None:
     assert outcome.info.reason == "RESUME_TOKEN_INVALID"
 
 
-@pytest.mark.parametrize("scopes", [(Scope.READ,), (Scope.WRITE,), (Scope.JOBS,)])
-async def test_a_key_does_only_what_its_scope_says(two: Two, scopes: tuple[Scope, ...]) -> None:
-    tenant = await two.deployment.container.tenancy.get_tenant(two.owner.tenant_id)
-    key = await two.deployment.caller_of(tenant, scopes)
-    for method, needed in (
-        ("MemoryService/GetMemory", Scope.READ),
-        ("MemoryService/CreateMemory", Scope.WRITE),
-        ("JobsService/CancelJob", Scope.JOBS),
-    ):
-        outcome = await key.call(method, TABLE[f"/memoro.v1.{method}"].request(two.things))
-        assert (outcome.code is grpc.StatusCode.PERMISSION_DENIED) == (needed not in scopes)
+@pytest.mark.parametrize("scope", [Scope.READ, Scope.WRITE, Scope.JOBS])
+async def test_a_key_does_only_what_its_scope_says(two: Two, scope: Scope) -> None:
+    deployment = two.deployment
+    tenant = await deployment.container.tenancy.get_tenant((await deployment.caller()).tenant_id)
+    key = await deployment.caller_of(tenant, (scope,))
+    for path in METHODS:
+        outcome = await key.call(path.removeprefix("/memoro.v1."), TABLE[path].request(two.things))
+        refused = outcome.code is grpc.StatusCode.PERMISSION_DENIED and outcome.info.reason == "SCOPE_MISSING"
+        assert refused == (POLICIES[path].scope is not scope), path
+
+
+async def test_no_filter_reaches_what_another_tenant_has(two: Two) -> None:
+    stranger = await two.deployment.caller()
+    of_theirs = pb.MemoryFilter(conversation_id=CONVERSATION)
+    listed = pb.ListMemoriesRequest(filter=of_theirs)
+    assert (await two.owner.ask("MemoryService/ListMemories", listed)).memories
+    assert not (await stranger.ask("MemoryService/ListMemories", listed)).memories
+    searched = pb.SearchMemoriesRequest(user_id=USER, query="Hello!", filter=of_theirs)
+    assert (await two.owner.ask("MemoryService/SearchMemories", searched)).hits
+    assert not (await stranger.ask("MemoryService/SearchMemories", searched)).hits

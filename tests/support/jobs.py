@@ -107,7 +107,7 @@ class StubHandler:
         return event
 
 
-async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = 45.0) -> None:
     """Waits until it holds. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
         while not await condition():

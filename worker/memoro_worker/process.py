@@ -38,11 +38,12 @@ async def work(settings: Settings, stop: asyncio.Event) -> int:
         async with AsyncExitStack() as stack:
             container = await stack.enter_async_context(open_container(settings, preload_extraction=True))
             metrics = WorkerMetrics(lambda: container.job_runner.running)
-            checks = {"database": container.database.ping, "redis": lambda: ping(container.redis)}
+            checks = {"database": container.beats.ping, "redis": lambda: ping(container.redis)}
             ops = OpsServer(settings.ops_host, settings.worker_ops_port, checks, metrics.registry)
             await stack.enter_async_context(ops)
             scheduler = Scheduler(
                 container.job_store,
+                container.requests,
                 container.hints,
                 container.event_tail,
                 container.clock,

@@ -18,6 +18,8 @@ _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 15.0
 _HEALTHY: Final = 30.0
 """A child that ran so long does not count as crashing at start."""
+_MARGIN: Final = 5.0
+"""Seconds beyond its own grace after which a child that was asked to end is killed."""
 
 
 class Supervisor:
@@ -53,19 +55,33 @@ class Supervisor:
         while not self._stop.is_set():
             started = time.monotonic()
             child = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "memoro_worker", "--child", env=environment, stdin=asyncio.subprocess.PIPE
+                *(sys.executable, "-m", "memoro_worker", "--child"),
+                env=environment,
+                stdin=asyncio.subprocess.PIPE,
+                # Ctrl-C comes from here, in order, and not from the terminal as well.
+                start_new_session=True,
             )
             ended = asyncio.create_task(child.wait())
             stopping = asyncio.create_task(self._stop.wait())
             await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
             if self._stop.is_set():
-                with contextlib.suppress(ProcessLookupError):
-                    child.terminate()
-                await ended
+                await self._end(child)
                 return
             pause = _FIRST_PAUSE if time.monotonic() - started > _HEALTHY else min(pause * 2, _LONGEST_PAUSE)
             self._logger.warning("worker_ended", child=number, code=child.returncode, restart_in=pause)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._stop.wait()
+
+    async def _end(self, child: asyncio.subprocess.Process) -> None:
+        """Asks a child to end, and kills one that takes too long."""
+        with contextlib.suppress(ProcessLookupError):
+            child.terminate()
+            try:
+                async with asyncio.timeout(self._settings.drain_grace + _MARGIN):
+                    await child.wait()
+            except TimeoutError:
+                self._logger.warning("worker_killed", pid=child.pid)
+                child.kill()
+                await child.wait()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from memoro.cli.conversation import read_conversation
 from memoro.cli.jobs import follow
@@ -72,7 +73,7 @@ def add(
             request_id=request_id,
         )
         what = f"memory {handle.memory.id}"
-    session.output.say(f"stored {what}, job {handle.job.id}")
+    session.output.say(escape(f"stored {what}, job {handle.job.id}"))
     if wait or sync:
         follow(session, handle.job, quiet=session.output.as_json)
     stored = {"memory": handle.memory} if isinstance(handle, MemoryHandle) else {"memories": handle.memories}

@@ -799,7 +799,7 @@ class SearchArmScore(_message.Message):
     RANK_FIELD_NUMBER: _builtins.int
     CONTRIBUTION_FIELD_NUMBER: _builtins.int
     arm: _builtins.str
-    """`vector`, `lexical`, `neighbour` or `speaker`."""
+    """`vector`, `lexical`, `related`, `neighbour`, `speaker` or `time`."""
     raw: _builtins.float
     """The arm's own measure: cosine similarity, BM25, …"""
     rank: _builtins.int

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from memoro_core.embedded.dev import DevOptions, run_dev
 from memoro_core.embedded.provision import provision_dev
 from memoro_core.logs import configure_logging
-from memoro_core.settings import Settings
+from memoro_core.settings import Settings, problems_of
 
 
 def dev(
@@ -27,7 +29,11 @@ def dev(
     Once it serves, it prints one line of JSON with `endpoint`, `ops`, `database_url`, `redis_url`, `api_key` (of the
     tenant dev) and `admin_key`. The keys are the same at the next start on the same folder.
     """
-    configure_logging(Settings(log_format="console"))
+    try:
+        configure_logging(Settings(log_format="console"))
+    except ValidationError as error:
+        sys.stderr.write("".join(f"error: {problem}\n" for problem in problems_of(error)))
+        raise typer.Exit(2) from None
     options = DevOptions(
         data_dir=data_dir,
         port=port,

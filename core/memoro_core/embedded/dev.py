@@ -155,10 +155,11 @@ class _Session:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(keep_server_running("PostgreSQL", stack.postgres))
             tasks.create_task(keep_server_running("Redis", stack.redis))
-            for service in (server, worker):
-                tasks.create_task(service.keep_running())
+            tasks.create_task(server.keep_running())
             await self._until_ready(server)
             self._announce(stack, port, keys)
+            # Only now, so that the loading of its models does not hold the server up. Jobs wait for it meanwhile.
+            tasks.create_task(worker.keep_running())
 
     def kill(self) -> None:
         """End all that runs at once; PostgreSQL and Redis recover at the next start."""

@@ -99,6 +99,7 @@ class EmbeddedRedis:
         return kept_secret(self._home / "password")
 
     def _prepare(self) -> None:
+        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._data.mkdir(mode=0o700, parents=True, exist_ok=True)
         end_leftovers(servers_in(self._data, REDIS_NAMES), STOP)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable
+from contextvars import Context
 from typing import Final
 
 import structlog
@@ -33,7 +34,7 @@ class BackgroundHinter:
         """Sends a hint soon."""
         self._waiting.append(ref)
         if self._task is None:
-            self._task = asyncio.create_task(self._send())
+            self._task = asyncio.create_task(self._send(), context=Context())
 
     async def close(self) -> None:
         """Waits until all hints are sent or given up."""

@@ -70,7 +70,11 @@ class EnrichmentHandler:
             await _skip(context, Stage.EMBED)
             return ()
         await _begin(context, Stage.EMBED, len(items))
-        embeddings = await self._embedder.embed([text_to_embed(item.memory) for item in items])
+        try:
+            embeddings = await self._embedder.embed([text_to_embed(item.memory) for item in items])
+        except ProviderError as error:
+            context.record(error.usage)
+            raise
         context.record(embeddings.usage)
         await context.report(StageProgress(Stage.EMBED, StageStatus.SUCCEEDED, len(items), len(items)))
         return embeddings.vectors
@@ -83,12 +87,10 @@ class EnrichmentHandler:
         total = len(items)
         await _begin(context, Stage.EXTRACT, total)
         limit = asyncio.Semaphore(MAX_CONCURRENT_EXTRACTIONS)
-        tasks = [asyncio.create_task(_read(self._extractor, item, limit)) for item in items]
+        tasks = [asyncio.create_task(_read(context, self._extractor, item, limit)) for item in items]
         try:
             for completed, next_done in enumerate(asyncio.as_completed(tasks), start=1):
-                extraction = await next_done
-                if extraction is not None:
-                    context.record(extraction.usage)
+                await next_done
                 if completed % REPORT_EVERY == 0 and completed < total:
                     await context.report(StageProgress(Stage.EXTRACT, StageStatus.RUNNING, completed, total))
         finally:
@@ -128,17 +130,22 @@ def text_to_embed(memory: Memory) -> str:
     return f"{memory.speaker}: {memory.text}" if memory.speaker else memory.text
 
 
-async def _read(extractor: ExtractionProvider, item: Enrichable, limit: asyncio.Semaphore) -> Extraction | None:
+async def _read(
+    context: RunContext, extractor: ExtractionProvider, item: Enrichable, limit: asyncio.Semaphore
+) -> Extraction | None:
     """What is in one text; None when the provider refuses it for good."""
     memory = item.memory
     source = ExtractionSource(memory.text, memory.speaker, memory.occurred_at, item.preceding)
     async with limit:
         try:
-            return await extractor.extract(source)
+            extraction = await extractor.extract(source)
         except ProviderError as error:
+            context.record(error.usage)
             if error.retryable:
                 raise
             return None
+    context.record(extraction.usage)
+    return extraction
 
 
 def _ending(context: RunContext, committed: int, *, partial: bool) -> Callable[[JobResult], Finish]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from memoro_core.idempotency import Idempotency
@@ -63,7 +64,13 @@ class MemoryStore(Protocol):
         ...
 
     async def delete(
-        self, tenant_id: TenantId, memory_id: MemoryId, *, version: int | None, idempotency: Idempotency | None
+        self,
+        tenant_id: TenantId,
+        memory_id: MemoryId,
+        *,
+        version: int | None,
+        idempotency: Idempotency | None,
+        now: datetime,
     ) -> Replay | Memory | None:
         """Deletes a memory and what it alone stated; the memory as it was, None when there is none.
 

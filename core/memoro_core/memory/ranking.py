@@ -48,9 +48,9 @@ class Weights:
     `day` for having said it at a time that the question names, `when` for telling a time when that is asked for.
     """
 
-    vector: float = 0.2
-    lexical: float = 0.3
-    related: float = 0.5
+    vector: float = 0.25
+    lexical: float = 0.2
+    related: float = 0.55
     before: float = 0.2
     after: float = 0.2
     answer: float = 0.3
@@ -79,15 +79,51 @@ class _Opinion:
     ceiling: float
 
 
-def rank(question: str, candidates: Sequence[Candidate], related: Scores | None, weights: Weights) -> Sequence[Ranked]:
-    """The candidates, best first; equal ones newest first.
+class Ranking:
+    """Candidates, best first; equal ones newest first. What makes up a score is worked out when it is asked for."""
+
+    def __init__(self, candidates: Sequence[Candidate], opinions: Sequence[_Opinion]) -> None:
+        self._candidates = candidates
+        self._opinions = opinions
+        self._ceiling = sum(opinion.ceiling for opinion in opinions)
+        total = np.sum([opinion.adds for opinion in opinions], axis=0) / self._ceiling if opinions else np.zeros(0)
+        self._order = np.argsort(-total, kind="stable")
+        self._scores = np.minimum(total[self._order], 1.0)
+
+    def count(self, min_score: float = 0.0) -> int:
+        """How many score at least so much, and more than nothing."""
+        return int(np.count_nonzero((self._scores >= min_score) & (self._scores > 0)))
+
+    def part(self, start: int, end: int) -> Sequence[Ranked]:
+        """Those from `start` up to, but not including, `end`."""
+        ranks = {opinion.arm: _ranks(opinion.raw) for opinion in self._opinions if opinion.ranks}
+        return [
+            Ranked(self._candidates[place], float(score), self._arms(int(place), ranks))
+            for place, score in zip(self._order[start:end], self._scores[start:end], strict=True)
+        ]
+
+    def _arms(self, place: int, ranks: Mapping[Arm, NDArray[np.intp]]) -> Sequence[ArmScore]:
+        scores = [
+            ArmScore(
+                opinion.arm,
+                float(opinion.raw[place]),
+                int(ranks[opinion.arm][place]) if opinion.ranks else 0,
+                float(opinion.adds[place]) / self._ceiling,
+            )
+            for opinion in self._opinions
+        ]
+        return [score for score in scores if score.contribution > 0]
+
+
+def rank(question: str, candidates: Sequence[Candidate], related: Scores | None, weights: Weights) -> Ranking:
+    """Ranks candidates by what every arm says of them.
 
     `related` says how near each candidate's words come to the question's; None when nothing can tell.
     """
     if not candidates:
-        return ()
+        return Ranking((), ())
     # The order that they come in must not tell in anything.
-    order = sorted(range(len(candidates)), key=lambda place: candidates[place].memory_id, reverse=True)
+    order = sorted(range(len(candidates)), key=lambda place: candidates[place].memory_id.int, reverse=True)
     candidates = [candidates[place] for place in order]
     related = None if related is None else related[order]
     evidence = _evidence(candidates, related, weights)
@@ -99,24 +135,7 @@ def rank(question: str, candidates: Sequence[Candidate], related: Scores | None,
         *_times(question, candidates, weights),
     ]
     opinions = [opinion for opinion in opinions if opinion.ceiling > 0]
-    ceiling = sum(opinion.ceiling for opinion in opinions)
-    if not opinions:
-        return ()
-    ranks = {opinion.arm: _ranks(opinion.raw) for opinion in opinions if opinion.ranks}
-    ranked: list[Ranked] = []
-    for place, candidate in enumerate(candidates):
-        arms = [
-            ArmScore(
-                opinion.arm,
-                float(opinion.raw[place]),
-                int(ranks[opinion.arm][place]) if opinion.ranks else 0,
-                float(opinion.adds[place]) / ceiling,
-            )
-            for opinion in opinions
-            if opinion.adds[place] > 0
-        ]
-        ranked.append(Ranked(candidate, min(1.0, sum(arm.contribution for arm in arms)), arms))
-    return sorted(ranked, key=lambda one: one.score, reverse=True)
+    return Ranking(candidates if opinions else (), opinions)
 
 
 def relatedness(

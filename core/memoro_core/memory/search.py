@@ -60,10 +60,10 @@ class SearchService:
         )
         related = await self._relatedness(query.text, candidates)
         # Some milliseconds of computing, which other calls should not have to wait for.
-        ranked = await asyncio.to_thread(rank, query.text, candidates, related, self._weights)
-        fitting = [one for one in ranked if one.score > 0 and one.score >= query.min_score][:MAX_DEPTH]
-        page = fitting[query.offset : query.offset + query.limit]
-        return SearchResult(await self._hits(tenant_id, page), len(fitting) > query.offset + query.limit)
+        ranking = await asyncio.to_thread(rank, query.text, candidates, related, self._weights)
+        fitting = min(ranking.count(query.min_score), MAX_DEPTH)
+        end = min(query.offset + query.limit, fitting)
+        return SearchResult(await self._hits(tenant_id, ranking.part(query.offset, end)), end < fitting)
 
     async def _relatedness(self, question: str, candidates: Sequence[Candidate]) -> Scores | None:
         if self._words is None or not candidates or self._weights.related == 0:

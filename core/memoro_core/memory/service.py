@@ -162,6 +162,9 @@ class MemoryService:
         while True:
             old = await self.get(tenant_id, memory_id)
             if patch.version is not None and patch.version != old.version:
+                # It may have been this very request, sent twice, that changed it meanwhile.
+                if idempotency and (replay := await self._store.find_request(tenant_id, idempotency)):
+                    return await self._replayed(tenant_id, replay)
                 raise etag_mismatch("memory", patch.version, old.version)
             now = self._clock.now()
             memory = dataclasses.replace(
@@ -195,7 +198,9 @@ class MemoryService:
         idempotency: Idempotency | None = None,
     ) -> None:
         """Deletes a memory and what it alone stated. Raises MEMORY_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED."""
-        deleted = await self._store.delete(tenant_id, memory_id, version=version, idempotency=idempotency)
+        deleted = await self._store.delete(
+            tenant_id, memory_id, version=version, idempotency=idempotency, now=self._clock.now()
+        )
         if deleted is None:
             raise not_found(Reason.MEMORY_NOT_FOUND, "memory", memory_id)
         if isinstance(deleted, Memory) and deleted.status is MemoryStatus.PENDING:
@@ -225,7 +230,7 @@ class MemoryService:
             state=JobState.QUEUED,
             priority=priority,
             user_id=memories[0].user_id,
-            memory_ids=[memory.id for memory in memories],
+            memory_ids=tuple(memory.id for memory in memories),
             stages=PLANNED_STAGES,
             attempt=0,
             max_attempts=self._max_attempts,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import sys
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 import asyncpg
@@ -43,7 +43,7 @@ def migrate(
     except (MigrationError, MemoroError) as error:
         _fail(str(error), 1)
     else:
-        sys.stdout.write(json.dumps(report) + "\n" if as_json else "".join(f"{k}: {v}\n" for k, v in report.items()))
+        sys.stdout.write(json.dumps(report) + "\n" if as_json else "".join(f"{line}\n" for line in _words(report)))
 
 
 async def _status() -> dict[str, object]:
@@ -62,12 +62,34 @@ async def _migrate(admin_key: bool) -> dict[str, object]:
         await ensure_vector_index(owner, LOCAL_EMBEDDING_DIMENSIONS if local else settings.openai_embedding_dimensions)
     finally:
         await owner.close()
-    result: dict[str, object] = dataclasses.asdict(report)
+    result: dict[str, object] = {
+        "applied": list(report.applied),
+        "created_database": report.created_database,
+        "service_role": report.service_role,
+    }
     if admin_key:
         async with open_database(settings) as database:
             bootstrap = Bootstrap(PostgresTenancyStore(database), SystemClock())
             result["admin_key"] = await bootstrap.key(await bootstrap.operator(), "first admin key", (Scope.ADMIN,))
     return result
+
+
+def _words(report: Mapping[str, object]) -> Iterator[str]:
+    """A report for people, a line each."""
+    match report:
+        case {"applied": list(applied), "created_database": created, "service_role": role}:
+            if created:
+                yield "created the database"
+            yield f"applied {', '.join(applied)}" if applied else "up to date"
+            yield (
+                f"services connect as {role}"
+                if role
+                else ("services have no role of their own yet: let MEMORO_DATABASE_URL name one, and migrate again")
+            )
+            if "admin_key" in report:
+                yield f"admin key, shown only now: {report['admin_key']}"
+        case _:
+            yield from (f"{name}: {state}" for name, state in report.items())
 
 
 def _fail(text: str, code: int) -> None:

@@ -11,7 +11,7 @@ from asyncpg.pool import PoolConnectionProxy
 from pgvector.asyncpg import register_vector
 from pydantic_core import from_json, to_json
 
-from memoro_core.errors import MemoroError, unavailable
+from memoro_core.errors import Code, MemoroError, Reason, unavailable
 from memoro_core.ids import TenantId
 from memoro_core.settings import Settings
 
@@ -19,15 +19,12 @@ Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
 _UNREACHABLE = (
     asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
     asyncpg.InterfaceError,
-    asyncpg.QueryCanceledError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InvalidCatalogNameError,
-    asyncpg.InvalidPasswordError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
     OSError,
     TimeoutError,
 )
@@ -76,14 +73,16 @@ class Database:
     async def _transaction(self, begin: str) -> AsyncIterator[Connection]:
         try:
             async with self._pool.acquire(timeout=self._acquire_timeout) as connection:
-                await connection.execute(begin)
                 try:
+                    await connection.execute(begin)
                     yield connection
+                    # Of a transaction in which a statement failed, PostgreSQL answers COMMIT with a silent ROLLBACK.
+                    if await connection.execute("COMMIT") != "COMMIT":
+                        raise RuntimeError("a failed transaction can't be committed: let its exception pass")
                 except BaseException:
-                    if not connection.is_closed():
+                    if not connection.is_closed() and connection.is_in_transaction():
                         await connection.execute("ROLLBACK")
                     raise
-                await connection.execute("COMMIT")
         except MemoroError:
             raise
         except _UNREACHABLE as error:
@@ -110,7 +109,10 @@ class Database:
 
 @asynccontextmanager
 async def open_database(settings: Settings) -> AsyncIterator[Database]:
-    """The database of these settings, closed at the end. Raises UNAVAILABLE when it can't be reached."""
+    """The database of these settings, closed at the end.
+
+    Raises UNAVAILABLE when it can't be reached, FAILED_PRECONDITION when it refuses the service or has no schema.
+    """
     try:
         pool = await asyncpg.create_pool(
             str(settings.database_url),
@@ -122,10 +124,22 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
             max_inactive_connection_lifetime=300,
             init=_prepare,
             reset=_reset,
-            server_settings={"application_name": "memoro", "jit": "off"},
+            server_settings={
+                "application_name": "memoro",
+                "jit": "off",
+                # A process that is stopped or cut off in the middle of a transaction must not keep its locks.
+                "idle_in_transaction_session_timeout": str(round(settings.database_timeout * 2000)),
+            },
         )
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+        # PostgreSQL names the role or the database, never the password.
+        raise MemoroError(Code.FAILED_PRECONDITION, Reason.INTERNAL, f"PostgreSQL refuses: {error}") from error
     except _UNREACHABLE as error:
-        raise unavailable("database") from error
+        [host] = settings.database_url.hosts()[:1]
+        where = f"{host['host']}:{host['port'] or 5432}"
+        raise MemoroError(
+            Code.UNAVAILABLE, Reason.DEPENDENCY_UNAVAILABLE, f"PostgreSQL at {where} can't be reached", retry_after=1.0
+        ) from error
     try:
         yield Database(pool, acquire_timeout=settings.database_timeout)
     finally:
@@ -137,7 +151,12 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
 
 
 async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    await register_vector(connection)
+    try:
+        await register_vector(connection)
+    except ValueError:
+        raise MemoroError(
+            Code.FAILED_PRECONDITION, Reason.INTERNAL, "the database has no schema yet: run memoro migrate"
+        ) from None
     await connection.set_type_codec(
         "jsonb",
         schema="pg_catalog",

@@ -39,10 +39,11 @@ _CLOCK_SKEW: Final = timedelta(seconds=1)
 
 
 class PostgresJobStore:
-    """A `JobStore`. Reports of concurrent runs are gathered into one statement."""
+    """A `JobStore`. Reports of concurrent runs are gathered into one statement; heartbeats go through `beats`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, beats: Database | None = None) -> None:
         self._database = database
+        self._beats = beats or database
         self._reports: Coalescer[None, _Report, tuple[JobEvent, bool]] = Coalescer(self._report_all)
 
     async def get(self, tenant_id: TenantId, job_id: JobId) -> Job | None:
@@ -94,7 +95,7 @@ class PostgresJobStore:
 
     async def extend(self, claims: Sequence[Claim], *, lease_until: datetime) -> Sequence[tuple[JobRef, bool]]:
         # A heartbeat that a crash takes back only makes the lease end earlier.
-        async with self._database.system_tx(durable=False) as connection:
+        async with self._beats.system_tx(durable=False) as connection:
             rows = await connection.fetch(_SQL["extend"], *_run_columns(claims), lease_until)
         return [(_ref(row), row["cancel_requested"]) for row in rows]
 

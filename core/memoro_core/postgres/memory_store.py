@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hmac
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from uuid import UUID
 
 import asyncpg
@@ -113,10 +114,11 @@ class PostgresMemoryStore:
         job = None if isinstance(draft, Memory) else draft.job
         async with self._database.tenant_tx(tenant_id) as connection:
             locked = await connection.fetchrow(_SQL["lock_memory"], tenant_id, memory.id)
-            if locked is None or locked["version"] != expected_version:
-                return False
             answer = _answer([memory.id], job.id if job else None)
-            if replay := await _record(connection, tenant_id, idempotency, answer, memory):
+            if locked is None or locked["version"] != expected_version:
+                # It may have been this very request, sent twice, that changed it while this one waited.
+                return await _find_request(connection, tenant_id, idempotency) or False
+            if replay := await _record(connection, tenant_id, idempotency, answer, now=memory.updated_at):
                 return replay
             await connection.execute(
                 _SQL["update_memory"],
@@ -146,18 +148,25 @@ class PostgresMemoryStore:
         return True
 
     async def delete(
-        self, tenant_id: TenantId, memory_id: MemoryId, *, version: int | None, idempotency: Idempotency | None
+        self,
+        tenant_id: TenantId,
+        memory_id: MemoryId,
+        *,
+        version: int | None,
+        idempotency: Idempotency | None,
+        now: datetime,
     ) -> Replay | Memory | None:
         async with self._database.tenant_tx(tenant_id) as connection:
-            if idempotency and (replay := await _find_request(connection, tenant_id, idempotency)):
-                return replay
             row = await connection.fetchrow(_SQL["lock_memory"], tenant_id, memory_id)
+            # Looked up with the row locked, so that this very request, sent twice, is seen even if both came at once.
+            if replay := await _find_request(connection, tenant_id, idempotency):
+                return replay
             if row is None:
                 return None
             memory = memory_of(row)
             if version is not None and version != memory.version:
                 raise etag_mismatch("memory", version, memory.version)
-            if replay := await _record(connection, tenant_id, idempotency, _answer([], None), memory):
+            if replay := await _record(connection, tenant_id, idempotency, _answer([], None), now=now):
                 return replay
             await remove_traces_in(connection, tenant_id, [memory_id])
             await connection.execute(_SQL["delete_memory"], tenant_id, memory_id)
@@ -175,7 +184,7 @@ async def _accept(
     rows = await connection.fetch(
         _SQL["accept"],
         tenant_id,
-        first.created_at,
+        [draft.job.created_at for draft in drafts],
         [draft.memories[0].id for draft in drafts],
         [draft.job.id for draft in drafts],
         [draft.job.user_id for draft in drafts],
@@ -188,7 +197,7 @@ async def _accept(
         [draft.idempotency.fingerprint if draft.idempotency else None for draft in drafts],
         first.stages,
         first.max_attempts,
-        _queued_event(first),
+        [_queued_event(draft.job) for draft in drafts],
     )
     if len(rows) == len(drafts):
         return drafts
@@ -217,7 +226,8 @@ async def _record(
     tenant_id: TenantId,
     idempotency: Idempotency | None,
     answer: Mapping[str, JsonValue],
-    memory: Memory,
+    *,
+    now: datetime,
 ) -> Replay | None:
     """Remembers the request; if another call with its id was quicker, what that one did."""
     if idempotency is None:
@@ -228,12 +238,14 @@ async def _record(
         idempotency.request_id,
         idempotency.fingerprint,
         answer,
-        memory.updated_at,
+        now,
     )
     return None if recorded else await _find_request(connection, tenant_id, idempotency)
 
 
-async def _find_request(connection: Connection, tenant_id: TenantId, idempotency: Idempotency) -> Replay | None:
+async def _find_request(connection: Connection, tenant_id: TenantId, idempotency: Idempotency | None) -> Replay | None:
+    if idempotency is None:
+        return None
     known = await _find_requests(connection, tenant_id, [idempotency])
     if (row := known.get(idempotency.request_id)) is None:
         return None

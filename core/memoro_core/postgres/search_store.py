@@ -15,7 +15,7 @@ from memoro_core.postgres.queries import load_queries
 
 _SQL: Final = load_queries("search")
 _MEMORIES: Final = load_queries("memories")
-NEAREST: Final = 100
+NEAREST: Final = 200
 """How many memories each of meaning and words puts forward; the turns beside them come on top."""
 
 
@@ -40,7 +40,8 @@ class PostgresSearchStore:
                 NEAREST,
                 *_columns(query.filter),
             )
-        return [Candidate(**row) for row in rows]
+        # The columns are the fields, in order.
+        return [Candidate(*row) for row in rows]
 
     async def get_memories(self, tenant_id: TenantId, memory_ids: Sequence[MemoryId]) -> Mapping[MemoryId, Memory]:
         async with self._database.tenant_tx(tenant_id, generic_plans=True) as connection:

@@ -11,6 +11,7 @@ from memoro_core.postgres.queries import load_queries
 from memoro_core.postgres.scram import scram_verifier
 
 _SQL = load_queries("migrate")
+SCHEMA_ROLES = frozenset({"memoro_app", "memoro_system"})
 
 
 async def ensure_service_role(connection: asyncpg.Connection[asyncpg.Record], service_url: str) -> str | None:
@@ -24,6 +25,8 @@ async def ensure_service_role(connection: asyncpg.Connection[asyncpg.Record], se
     [session] = await connection.fetch(_SQL["session_facts"])
     if not name or name == session["user_name"]:
         return None
+    if name in SCHEMA_ROLES:
+        raise ServiceRoleUnsuitableError(f"The role {name} is the schema's own: name another in MEMORO_DATABASE_URL.")
     verifier = scram_verifier(unquote(parts.password)) if parts.password else None
     role = await connection.fetchrow(_SQL["service_role"], name)
     if role is not None and (role["rolsuper"] or role["rolbypassrls"]):

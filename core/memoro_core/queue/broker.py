@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import secrets
-from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections import defaultdict, deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -16,6 +17,7 @@ from taskiq import AckableMessage
 from taskiq.formatters.json_formatter import JSONFormatter
 from taskiq_redis import RedisStreamBroker
 
+from memoro_core.batching import Coalescer
 from memoro_core.queue.tasks import FIELD
 from memoro_core.redis.client import UNREACHABLE, connection_options
 from memoro_core.redis.keys import HINT_GROUP, hint_stream
@@ -69,6 +71,7 @@ class HintBroker(RedisStreamBroker):
         self._client = Redis(connection_pool=self.connection_pool)
         self._waiting: deque[_Entry] = deque()
         """Entries that are read, or taken over, and not yet handed out."""
+        self._acknowledgements: Coalescer[None, tuple[bytes, bytes], None] = Coalescer(self._acknowledge_all)
 
     async def startup(self) -> None:
         """Nothing to declare: groups are made when a read misses them, so that a worker starts while Redis is away."""
@@ -76,6 +79,7 @@ class HintBroker(RedisStreamBroker):
 
     async def shutdown(self) -> None:
         """Leaves the groups and closes the connections."""
+        await self._acknowledgements.close()
         with contextlib.suppress(*UNREACHABLE):
             for stream in self._streams:
                 await self._leave(stream)
@@ -149,12 +153,17 @@ class HintBroker(RedisStreamBroker):
                 await self._client.xgroup_create(stream, self.consumer_group_name, id="0", mkstream=True)
 
     def _acknowledge(self, stream: bytes, entry_id: bytes) -> Callable[[], Awaitable[None]]:
-        async def acknowledge() -> None:
-            # Lost with the connection, it is made good when the entry is taken over: then the job is claimed already.
-            with contextlib.suppress(*UNREACHABLE):
-                pipeline = self._client.pipeline(transaction=False)
-                pipeline.xack(stream, self.consumer_group_name, entry_id)
-                pipeline.xdel(stream, entry_id)
-                await pipeline.execute()
+        return functools.partial(self._acknowledgements.submit, None, (stream, entry_id))
 
-        return acknowledge
+    async def _acknowledge_all(self, _: None, entries: Sequence[tuple[bytes, bytes]]) -> Sequence[None]:
+        by_stream: defaultdict[bytes, list[bytes]] = defaultdict(list)
+        for stream, entry_id in entries:
+            by_stream[stream].append(entry_id)
+        pipeline = self._client.pipeline(transaction=False)
+        for stream, entry_ids in by_stream.items():
+            pipeline.xack(stream, self.consumer_group_name, *entry_ids)
+            pipeline.xdel(stream, *entry_ids)
+        # Lost with the connection, it is made good when the entry is taken over: then the job is claimed already.
+        with contextlib.suppress(*UNREACHABLE):
+            await pipeline.execute()
+        return [None] * len(entries)

@@ -48,6 +48,8 @@ def deep(levels: int) -> Any:
         pytest.param(request(request_id="r" * 129), "request_id", id="request id too long"),
         pytest.param(request(priority=99), "priority", id="undefined priority"),
         pytest.param(request(occurred_at={"seconds": 253_402_300_800}), "occurred_at", id="year 10,000"),
+        # PostgreSQL's minus infinity, for its driver.
+        pytest.param(request(occurred_at={"seconds": -62_135_596_800}), "occurred_at", id="first day of year 1"),
         pytest.param(request(occurred_at={"nanos": -1}), "occurred_at", id="negative nanos"),
         pytest.param(metadata("a\0b"), "metadata", id="NUL in the metadata"),
         pytest.param(metadata("x" * 16_384), "metadata", id="metadata too large"),

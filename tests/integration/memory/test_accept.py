@@ -7,6 +7,7 @@ import hashlib
 from datetime import UTC, datetime
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from memoro_core.errors import Code, MemoroError, Reason
@@ -48,6 +49,10 @@ async def test_concurrent_adds_are_all_stored_each_with_its_own_answer(domain: D
     )
     assert [one.memory.text for one in accepted] == [f"fact number {n}" for n in range(300)]
     assert len({one.job.id for one in accepted if one.job}) == 300
+    for one in accepted[::30]:
+        assert await domain.memories.get(domain.tenant, one.memory.id) == one.memory
+        assert one.job is not None
+        assert await domain.job_store.get(domain.tenant, one.job.id) == one.job
     assert await domain.count("memories") == await domain.count("jobs") == await domain.count("job_events") == 300
 
 
@@ -142,6 +147,12 @@ async def test_lists_page_through_everything_newest_first(domain: Domain) -> Non
     assert pages == 3
 
 
+@pytest.mark.parametrize("said", [datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)])
+async def test_the_earliest_and_the_latest_time_are_kept(domain: Domain, said: datetime) -> None:
+    made = await domain.memories.create(domain.tenant, NewMemory(ALICE, "text", occurred_at=said))
+    assert (await domain.memories.get(domain.tenant, made.memory.id)).occurred_at == said
+
+
 async def test_filters_hold_all_together(domain: Domain) -> None:
     early, late = datetime(2020, 1, 1, tzinfo=UTC), datetime(2024, 1, 1, tzinfo=UTC)
     wanted = await domain.memories.create(domain.tenant, NewMemory(ALICE, "a", {"app": "x", "n": 1}, late))
@@ -198,6 +209,23 @@ async def test_a_repeated_update_is_done_once(domain: Domain) -> None:
         assert answer.memory.version == 2
 
 
+async def test_an_update_raced_with_itself_is_done_once(domain: Domain) -> None:
+    made = await domain.memories.create(domain.tenant, NewMemory(ALICE, "old"))
+    patch = MemoryPatch(metadata={"n": 1}, version=1)
+    answers = await asyncio.gather(
+        *(domain.memories.update(domain.tenant, made.memory.id, patch, idempotency=request("u")) for _ in range(10))
+    )
+    assert {answer.memory.version for answer in answers} == {2}
+
+
+async def test_a_deletion_raced_with_itself_is_done_once(domain: Domain) -> None:
+    made = await domain.memories.create(domain.tenant, NewMemory(ALICE, "old"))
+    await asyncio.gather(
+        *(domain.memories.delete(domain.tenant, made.memory.id, version=1, idempotency=request("d")) for _ in range(10))
+    )
+    assert await domain.count("memories") == 0
+
+
 async def test_a_deleted_memory_is_gone_and_its_job_cancelled(domain: Domain) -> None:
     made = await domain.memories.create(domain.tenant, NewMemory(ALICE, "to forget"))
     for _ in range(2):
@@ -237,16 +265,12 @@ async def test_without_a_tenant_nothing_is_visible_and_nothing_can_be_written(do
 
 
 async def test_the_system_role_reads_no_memory(domain: Domain) -> None:
-    import asyncpg
-
-    async with domain.database.system_tx() as connection:
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        async with domain.database.system_tx() as connection:
             await connection.fetchval("SELECT count(*) FROM memories")
 
 
 async def test_a_row_of_another_tenant_can_not_be_written(domain: Domain) -> None:
-    import asyncpg
-
     other = await domain.new_tenant()
     with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
         async with domain.database.tenant_tx(domain.tenant) as connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import asyncpg
 import pytest
@@ -61,6 +62,16 @@ async def test_a_cancelled_transaction_is_rolled_back(domain: Domain) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await domain.count("conversations") == 0
+
+
+async def test_a_block_that_swallows_a_failure_does_not_pass_for_committed(domain: Domain) -> None:
+    async def swallow() -> None:
+        async with domain.database.tenant_tx(domain.tenant) as connection:
+            with contextlib.suppress(asyncpg.PostgresError):
+                await connection.execute("SELECT 1 / 0")
+
+    with pytest.raises(RuntimeError, match="failed transaction"):
+        await swallow()
 
 
 async def test_an_exhausted_pool_is_unavailable_within_its_timeout(settings: Settings) -> None:

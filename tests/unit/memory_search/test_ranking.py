@@ -42,7 +42,7 @@ def candidate(
 
 
 def ranked(question: str, candidates: Sequence[Candidate], related: Any = None) -> Sequence[Ranked]:
-    return rank(question, candidates, related, Weights())
+    return rank(question, candidates, related, Weights()).part(0, len(candidates))
 
 
 def score_of(one: Candidate, ranking: Sequence[Ranked]) -> float:
@@ -88,7 +88,8 @@ def test_scores_are_from_0_to_1_sums_of_contributions_and_sorted(
 
 
 def test_no_candidates_no_hits() -> None:
-    assert ranked(QUESTION, []) == ()
+    assert ranked(QUESTION, []) == []
+    assert rank(QUESTION, [], None, Weights()).count() == 0
 
 
 def test_equal_ones_come_newest_first() -> None:
@@ -167,6 +168,13 @@ def test_a_day_that_is_named_and_times_that_are_asked_for() -> None:
     assert by_when[0].candidate is tells
 
 
+def test_only_what_scores_something_and_enough_is_counted() -> None:
+    ranking = rank(QUESTION, [candidate(lexical=lexical) for lexical in (4.0, 2.0, 0.0)], None, Weights())
+    scores = [one.score for one in ranking.part(0, 3)]
+    assert [ranking.count(), ranking.count(scores[0]), ranking.count(scores[1]), ranking.count(1.0)] == [2, 1, 2, 0]
+    assert ranking.part(1, 2) == ranking.part(0, 3)[1:2]
+
+
 def test_relatedness_is_the_mean_of_the_best_cosines_with_rare_words_counting_more() -> None:
     table = np.array([[1, 0], [0, 1], [0.6, 0.8]], dtype=np.float32)
     rows = {"tea": 0, "cup": 1, "mug": 2}
@@ -181,4 +189,4 @@ def test_relatedness_is_the_mean_of_the_best_cosines_with_rare_words_counting_mo
 
 def test_weights_of_nothing_find_nothing() -> None:
     nothing = Weights(0, 0, 0, 0, 0, 0, 0, 0, 0)
-    assert rank(QUESTION, [candidate(lexical=1.0)], None, nothing) == ()
+    assert rank(QUESTION, [candidate(lexical=1.0)], None, nothing).count() == 0

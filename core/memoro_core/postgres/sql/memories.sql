@@ -5,13 +5,14 @@
 -- out, whole. Arrays are parallel, an element per item. Returns the jobs of the items that were stored.
 WITH item AS (
     SELECT *
-    FROM unnest($3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bytea[], $8::jsonb[], $9::timestamptz[], $10::smallint[],
-                $11::text[], $12::bytea[])
-        AS item (memory_id, job_id, user_id, text, content_hash, metadata, occurred_at, priority, request_id, fingerprint)
+    FROM unnest($2::timestamptz[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bytea[], $8::jsonb[],
+                $9::timestamptz[], $10::smallint[], $11::text[], $12::bytea[], $15::jsonb[])
+        AS item (created_at, memory_id, job_id, user_id, text, content_hash, metadata, occurred_at, priority, request_id,
+                 fingerprint, event)
 ), recorded AS (
     INSERT INTO idempotency_records (tenant_id, request_id, fingerprint, answer, created_at)
     SELECT $1, request_id, fingerprint,
-           jsonb_build_object('memory_ids', jsonb_build_array(memory_id), 'job_id', job_id), $2
+           jsonb_build_object('memory_ids', jsonb_build_array(memory_id), 'job_id', job_id), created_at
     FROM item
     WHERE request_id IS NOT NULL
     ON CONFLICT (tenant_id, request_id) DO NOTHING
@@ -21,16 +22,18 @@ WITH item AS (
 ), stored AS (
     INSERT INTO memories (tenant_id, memory_id, user_id, kind, text, content_hash, metadata, status, occurred_at, job_id,
                           created_at, updated_at)
-    SELECT $1, memory_id, user_id, 'TEXT', text, content_hash, metadata, 'PENDING', occurred_at, job_id, $2, $2
+    SELECT $1, memory_id, user_id, 'TEXT', text, content_hash, metadata, 'PENDING', occurred_at, job_id,
+           created_at, created_at
     FROM accepted
 ), queued AS (
     INSERT INTO jobs (tenant_id, job_id, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at, hinted_at,
                       last_seq, created_at)
-    SELECT $1, job_id, 'memory.enrich', 'QUEUED', priority, user_id, ARRAY[memory_id], $13::jsonb, $14, $2, $2, 1, $2
+    SELECT $1, job_id, 'memory.enrich', 'QUEUED', priority, user_id, ARRAY[memory_id], $13::jsonb, $14, created_at,
+           created_at, 1, created_at
     FROM accepted
 ), told AS (
     INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
-    SELECT $1, job_id, 1, $15::jsonb, $2 FROM accepted
+    SELECT $1, job_id, 1, event, created_at FROM accepted
 )
 SELECT job_id FROM accepted;
 

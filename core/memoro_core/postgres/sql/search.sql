@@ -10,7 +10,8 @@
 -- rows of this user.
 SELECT count(*) AS vectors,
        set_config('hnsw.iterative_scan', 'relaxed_order', true),
-       set_config('hnsw.ef_search', '200', true)
+       set_config('hnsw.ef_search', '200', true),
+       set_config('hnsw.max_scan_tuples', '200000', true)
 FROM (SELECT FROM memory_embeddings WHERE tenant_id = $1 AND user_id = $2 AND model = $3 LIMIT $4) AS counted;
 
 -- name: nearest_exact
@@ -57,7 +58,7 @@ SELECT memory_id FROM nearest ORDER BY distance, memory_id;
 --
 -- Words: BM25 (Robertson and Zaragoza, 2009) with k1 = 0.6 and b = 0.3 over the user's memories that fit the filter; any word of
 -- the question is enough. PostgreSQL's rank of one lexeme, the sum of 1/j² over its j occurrences, saturates as tf/(tf + 0.6)
--- does, within 3 %, and divided by that of one occurrence takes the place of its tf * (k1 + 1) / (tf + k1).
+-- does, within 3 % at mean length; divided by that of one occurrence it takes the place of tf * (k1 + 1) / (tf + k1).
 --
 -- Nothing is joined but by key: a planner who knows little of how many rows a filter leaves would loop over them.
 WITH question AS MATERIALIZED (
@@ -68,9 +69,8 @@ WITH question AS MATERIALIZED (
 ), scope AS MATERIALIZED (
     SELECT memory_id, conversation_id, position, length(lexemes) AS size,
            CASE WHEN lexemes @@ (SELECT any_term FROM question)
-                THEN ARRAY(SELECT CASE WHEN lexemes @@ term THEN ts_rank('{1, 1, 1, 1}', lexemes, term) / 0.607927 ELSE 0 END
-                           FROM question, unnest(terms) WITH ORDINALITY AS word (term, place)
-                           ORDER BY place) END AS frequencies
+                THEN ARRAY(SELECT ts_rank('{1, 1, 1, 1}', lexemes, term)
+                           FROM unnest((SELECT terms FROM question)) AS word (term)) END AS frequencies
     FROM memories
     WHERE tenant_id = $1 AND user_id = $2
       AND (cardinality($8::text[]) = 0 OR kind = ANY ($8))
@@ -80,7 +80,7 @@ WITH question AS MATERIALIZED (
       AND ($12::timestamptz IS NULL OR occurred_at >= $12)
       AND ($13::timestamptz IS NULL OR occurred_at < $13)
 ), corpus AS MATERIALIZED (
-    SELECT memories, mean_size,
+    SELECT mean_size,
            ARRAY(SELECT ln(1 + (memories - count(*) FILTER (WHERE frequency > 0) + 0.5)
                                / (count(*) FILTER (WHERE frequency > 0) + 0.5))
                  FROM scope, unnest(frequencies) WITH ORDINALITY AS word (frequency, place)
@@ -91,16 +91,14 @@ WITH question AS MATERIALIZED (
     SELECT memory_id, conversation_id, position,
            CASE WHEN frequencies IS NOT NULL
                 THEN (SELECT sum(frequency * rarity) FROM unnest(frequencies, rarities) AS word (frequency, rarity))
-                     * 1.6 / (1 + 0.6 * (0.7 + 0.3 * size / mean_size)) END AS lexical
+                     / 0.607927 * 1.6 / (1 + 0.6 * (0.7 + 0.3 * size / mean_size)) END AS lexical
     FROM corpus, scope
-), last_by_words AS MATERIALIZED (
-    -- Those that share the last place come all.
-    SELECT min(lexical) AS lexical
-    FROM (SELECT lexical FROM scored WHERE lexical > 0 ORDER BY lexical DESC LIMIT $7) AS best
 ), seed AS MATERIALIZED (
     SELECT memory_id, conversation_id, position
     FROM scored
-    WHERE memory_id = ANY ($6::uuid[]) OR lexical >= (SELECT lexical FROM last_by_words)
+    WHERE memory_id = ANY ($6::uuid[])
+       OR memory_id IN (
+           SELECT memory_id FROM scored WHERE lexical > 0 ORDER BY lexical DESC, memory_id DESC LIMIT $7)
 ), pool AS MATERIALIZED (
     SELECT memory_id, lexical
     FROM scored

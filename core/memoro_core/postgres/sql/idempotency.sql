@@ -1,0 +1,15 @@
+-- Request ids that are old enough to be forgotten. Runs across tenants.
+
+-- name: forget_requests
+-- Forgets at most $2 of the requests made before $1. Returns one row for each.
+WITH old AS (
+    SELECT tenant_id, request_id
+    FROM idempotency_records
+    WHERE created_at < $1
+    ORDER BY created_at
+    LIMIT $2
+)
+DELETE FROM idempotency_records AS record
+USING old
+WHERE record.tenant_id = old.tenant_id AND record.request_id = old.request_id
+RETURNING record.tenant_id;
