@@ -19,6 +19,9 @@ class Coalescer(Generic[K, T, R]):
     An idle key flushes at the next turn of the event loop, so a lone caller waits for nobody. `flush` returns a result
     per item, in order; an exception as a result is raised for that item alone; one that `flush` raises is raised for
     all of its items. At most `max_items` go into a flush, and `max_parallel` flushes of a key run at once.
+
+    With `linger`, in seconds, a flush of a key that was crowded the last time waits so long for more to gather: under
+    load fewer and larger flushes cost less, and a lone caller waits at most once.
     """
 
     def __init__(
@@ -27,8 +30,11 @@ class Coalescer(Generic[K, T, R]):
         *,
         max_items: int = 128,
         max_parallel: int = 1,
+        linger: float = 0.0,
     ) -> None:
         self._flush = flush
+        self._linger = linger
+        self._crowded: set[K] = set()
         self._max_items = max_items
         self._max_parallel = max_parallel
         self._waiting: dict[K, deque[tuple[T, asyncio.Future[R]]]] = {}
@@ -55,7 +61,10 @@ class Coalescer(Generic[K, T, R]):
     async def _drain(self, key: K) -> None:
         try:
             while waiting := self._waiting.get(key):
+                if self._linger and key in self._crowded and len(waiting) < self._max_items:
+                    await asyncio.sleep(self._linger)
                 batch = [waiting.popleft() for _ in range(min(len(waiting), self._max_items))]
+                (self._crowded.add if len(batch) > 1 else self._crowded.discard)(key)
                 await self._flush_batch(key, batch)
         finally:
             self._running[key] -= 1

@@ -18,6 +18,8 @@ from memoro_core.tenancy.model import Tier
 
 _MAX_WAITING: Final = 50_000
 _MAX_BATCH: Final = 500
+_LINGER: Final = 0.005
+"""Seconds to gather more in, once hints come faster than one at a time."""
 _log = structlog.get_logger(__name__)
 
 
@@ -53,5 +55,7 @@ class BackgroundHinter:
                         await self._queue.send(refs, tier=tier)
                     except MemoroError as error:
                         _log.warning("hints_not_sent", jobs=len(refs), reason=str(error))
+                if self._waiting:
+                    await asyncio.sleep(_LINGER)
         finally:
             self._task = None

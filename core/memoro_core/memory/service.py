@@ -33,9 +33,9 @@ from memoro_core.memory.priority import PriorityRule
 from memoro_core.paging import Page, cut, identifier
 
 ACCEPT_BATCH: Final = 128
-"""How many concurrent adds of a tenant are stored in one transaction at most."""
-ACCEPT_PARALLEL: Final = 2
-"""How many such transactions of a tenant are under way at once: one gathers while the other commits."""
+"""How many concurrent adds of a tenant are stored in one transaction at most; the next gathers while it commits."""
+ACCEPT_LINGER: Final = 0.008
+"""Seconds that a transaction waits for more adds of a tenant whose last one held several."""
 
 
 class MemoryService:
@@ -63,7 +63,7 @@ class MemoryService:
         self._priorities = priorities
         self._max_attempts = max_attempts
         self._accepting: Coalescer[TenantId, Draft, Draft | Replay] = Coalescer(
-            store.accept, max_items=ACCEPT_BATCH, max_parallel=ACCEPT_PARALLEL
+            store.accept, max_items=ACCEPT_BATCH, linger=ACCEPT_LINGER
         )
 
     async def create(

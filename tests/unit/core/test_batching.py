@@ -115,3 +115,22 @@ async def test_close_waits_for_what_was_submitted() -> None:
     recorder.go_on.set()
     await closing
     assert await waiting == 10
+
+
+async def test_a_crowded_key_lingers_for_more_and_a_lone_caller_only_once() -> None:
+    recorder = Recorder()
+    recorder.go_on.set()
+    coalescer: Coalescer[str, int, int] = Coalescer(recorder.flush, linger=0.05)
+    loop = asyncio.get_running_loop()
+
+    async def submit_later(number: int, delay: float) -> int:
+        await asyncio.sleep(delay)
+        return await coalescer.submit("a", number)
+
+    await asyncio.gather(coalescer.submit("a", 0), coalescer.submit("a", 1))
+    await asyncio.gather(submit_later(2, 0), submit_later(3, 0.02))
+    assert [items for _, items in recorder.batches] == [[0, 1], [2, 3]]
+    await coalescer.submit("a", 4)
+    began = loop.time()
+    await coalescer.submit("a", 5)
+    assert loop.time() - began < 0.04
