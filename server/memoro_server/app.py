@@ -64,7 +64,6 @@ class MemoroServer:
     def __init__(self, container: Container, metrics: ServerMetrics, *, shared_port: bool = False) -> None:
         self._settings = container.settings
         self._metrics = metrics
-        self._shared_port = shared_port
         self._drain = DrainInterceptor()
         self._tasks: list[asyncio.Task[None]] = []
         self._port = 0

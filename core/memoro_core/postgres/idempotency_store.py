@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from memoro_core.postgres.database import Database
+from memoro_core.postgres.database import Database, rows_of
 from memoro_core.postgres.queries import load_queries
 
 _SQL: Final = load_queries("idempotency")
@@ -19,4 +19,4 @@ class PostgresRequestStore:
 
     async def forget(self, *, before: datetime, limit: int) -> int:
         async with self._database.system_tx() as connection:
-            return len(await connection.fetch(_SQL["forget_requests"], before, limit))
+            return rows_of(await connection.execute(_SQL["forget_requests"], before, limit))

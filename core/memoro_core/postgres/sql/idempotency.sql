@@ -1,7 +1,7 @@
 -- Request ids that are old enough to be forgotten. Runs across tenants.
 
 -- name: forget_requests
--- Forgets at most $2 of the requests made before $1. Returns one row for each.
+-- Forgets at most $2 of the requests made before $1.
 WITH old AS (
     SELECT tenant_id, request_id
     FROM idempotency_records
@@ -11,5 +11,4 @@ WITH old AS (
 )
 DELETE FROM idempotency_records AS record
 USING old
-WHERE record.tenant_id = old.tenant_id AND record.request_id = old.request_id
-RETURNING record.tenant_id;
+WHERE record.tenant_id = old.tenant_id AND record.request_id = old.request_id;
