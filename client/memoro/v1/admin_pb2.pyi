@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from memoro.v1 import jobs_pb2 as _jobs_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -57,7 +58,7 @@ class _ScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Scope.ValueType
     SCOPE_WRITE: _Scope.ValueType  # 2
     """Add, change and delete memories."""
     SCOPE_JOBS: _Scope.ValueType  # 3
-    """Cancel jobs."""
+    """Cancel and retry jobs."""
     SCOPE_ADMIN: _Scope.ValueType  # 4
     """Manage tenants and keys. Only keys of the operators' own tenant can have it."""
 
@@ -71,7 +72,7 @@ SCOPE_READ: Scope.ValueType  # 1
 SCOPE_WRITE: Scope.ValueType  # 2
 """Add, change and delete memories."""
 SCOPE_JOBS: Scope.ValueType  # 3
-"""Cancel jobs."""
+"""Cancel and retry jobs."""
 SCOPE_ADMIN: Scope.ValueType  # 4
 """Manage tenants and keys. Only keys of the operators' own tenant can have it."""
 Global___Scope: _TypeAlias = Scope  # noqa: Y015
@@ -187,3 +188,165 @@ class ApiKey(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApiKey: _TypeAlias = ApiKey  # noqa: Y015
+
+@_typing.final
+class Worker(_message.Message):
+    """A process that runs jobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    PROCESS_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    JOBS_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    SEEN_TIME_FIELD_NUMBER: _builtins.int
+    STOPPING_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Made when the process starts."""
+    host: _builtins.str
+    """The machine's name."""
+    process_id: _builtins.int
+    """The process on that machine."""
+    version: _builtins.str
+    """The version of Memoro that it runs."""
+    concurrency: _builtins.int
+    """How many jobs it may run at once."""
+    running: _builtins.int
+    """How many it runs."""
+    stopping: _builtins.bool
+    """True once it has been asked to stop: it ends what it runs and takes nothing more."""
+    @_builtins.property
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunningJob]:
+        """What it runs: the 100 longest-running jobs at most."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it started."""
+
+    @_builtins.property
+    def seen_time(self) -> _timestamp_pb2.Timestamp:
+        """When it last gave a sign of life. Workers give one every 2 s; one that has been silent for 30 s is not listed."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        host: _builtins.str = ...,
+        process_id: _builtins.int = ...,
+        version: _builtins.str = ...,
+        concurrency: _builtins.int = ...,
+        running: _builtins.int = ...,
+        jobs: _abc.Iterable[Global___RunningJob] | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        seen_time: _timestamp_pb2.Timestamp | None = ...,
+        stopping: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["seen_time", b"seen_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "host", b"host", "id", b"id", "jobs", b"jobs", "process_id", b"process_id", "running", b"running", "seen_time", b"seen_time", "start_time", b"start_time", "stopping", b"stopping", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Worker: _TypeAlias = Worker  # noqa: Y015
+
+@_typing.final
+class RunningJob(_message.Message):
+    """A job under way, for operators: nothing of what it works on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The job."""
+    tenant_id: _builtins.str
+    """Whose it is."""
+    kind: _jobs_pb2.JobKind.ValueType
+    """What it does."""
+    attempt: _builtins.int
+    """Which attempt it is."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When this attempt began."""
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+        kind: _jobs_pb2.JobKind.ValueType = ...,
+        attempt: _builtins.int = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "job_id", b"job_id", "kind", b"kind", "start_time", b"start_time", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunningJob: _TypeAlias = RunningJob  # noqa: Y015
+
+@_typing.final
+class Queue(_message.Message):
+    """The jobs of all tenants of one tier."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    ACTIVE_FIELD_NUMBER: _builtins.int
+    DEFERRED_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_TODAY_FIELD_NUMBER: _builtins.int
+    FAILED_TODAY_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    OLDEST_DUE_TIME_FIELD_NUMBER: _builtins.int
+    PAUSE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The tier: free, pro or enterprise."""
+    waiting: _builtins.int
+    """Jobs that wait for a worker, those between two attempts included."""
+    active: _builtins.int
+    """Jobs that run."""
+    deferred: _builtins.int
+    """Jobs that are put off."""
+    succeeded_today: _builtins.int
+    """Jobs that succeeded today, in the time zone of the deployment."""
+    failed_today: _builtins.int
+    """Jobs that failed today."""
+    rate: _builtins.float
+    """Jobs that ended in the last minute, by the second."""
+    @_builtins.property
+    def oldest_due_time(self) -> _timestamp_pb2.Timestamp:
+        """When the longest-waiting job became due; not set when none waits."""
+
+    @_builtins.property
+    def pause_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was paused; not set: it is not."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        waiting: _builtins.int = ...,
+        active: _builtins.int = ...,
+        deferred: _builtins.int = ...,
+        succeeded_today: _builtins.int = ...,
+        failed_today: _builtins.int = ...,
+        rate: _builtins.float = ...,
+        oldest_due_time: _timestamp_pb2.Timestamp | None = ...,
+        pause_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_due_time", b"oldest_due_time", "pause_time", b"pause_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "deferred", b"deferred", "failed_today", b"failed_today", "name", b"name", "oldest_due_time", b"oldest_due_time", "pause_time", b"pause_time", "rate", b"rate", "succeeded_today", b"succeeded_today", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Queue: _TypeAlias = Queue  # noqa: Y015

@@ -80,6 +80,36 @@ class AdminServiceStub(object):
                 request_serializer=memoro_dot_v1_dot_admin__service__pb2.RevokeApiKeyRequest.SerializeToString,
                 response_deserializer=memoro_dot_v1_dot_admin__service__pb2.RevokeApiKeyResponse.FromString,
                 _registered_method=True)
+        self.GetWorkers = channel.unary_unary(
+                '/memoro.v1.AdminService/GetWorkers',
+                request_serializer=memoro_dot_v1_dot_admin__service__pb2.GetWorkersRequest.SerializeToString,
+                response_deserializer=memoro_dot_v1_dot_admin__service__pb2.GetWorkersResponse.FromString,
+                _registered_method=True)
+        self.PauseQueue = channel.unary_unary(
+                '/memoro.v1.AdminService/PauseQueue',
+                request_serializer=memoro_dot_v1_dot_admin__service__pb2.PauseQueueRequest.SerializeToString,
+                response_deserializer=memoro_dot_v1_dot_admin__service__pb2.PauseQueueResponse.FromString,
+                _registered_method=True)
+        self.ResumeQueue = channel.unary_unary(
+                '/memoro.v1.AdminService/ResumeQueue',
+                request_serializer=memoro_dot_v1_dot_admin__service__pb2.ResumeQueueRequest.SerializeToString,
+                response_deserializer=memoro_dot_v1_dot_admin__service__pb2.ResumeQueueResponse.FromString,
+                _registered_method=True)
+        self.RequeueJobs = channel.unary_unary(
+                '/memoro.v1.AdminService/RequeueJobs',
+                request_serializer=memoro_dot_v1_dot_admin__service__pb2.RequeueJobsRequest.SerializeToString,
+                response_deserializer=memoro_dot_v1_dot_admin__service__pb2.RequeueJobsResponse.FromString,
+                _registered_method=True)
+        self.ClearQueue = channel.unary_unary(
+                '/memoro.v1.AdminService/ClearQueue',
+                request_serializer=memoro_dot_v1_dot_admin__service__pb2.ClearQueueRequest.SerializeToString,
+                response_deserializer=memoro_dot_v1_dot_admin__service__pb2.ClearQueueResponse.FromString,
+                _registered_method=True)
+        self.TriggerProcessing = channel.unary_unary(
+                '/memoro.v1.AdminService/TriggerProcessing',
+                request_serializer=memoro_dot_v1_dot_admin__service__pb2.TriggerProcessingRequest.SerializeToString,
+                response_deserializer=memoro_dot_v1_dot_admin__service__pb2.TriggerProcessingResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -149,6 +179,48 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetWorkers(self, request, context):
+        """Tells which workers run, since when and on what, and how the queues stand.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseQueue(self, request, context):
+        """Begins no more jobs of a queue, within a second everywhere. What runs goes on; calls are accepted as ever.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeQueue(self, request, context):
+        """Lets a paused queue run again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequeueJobs(self, request, context):
+        """Does the work of ended jobs again, each as a new job, as RetryJob does. Oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClearQueue(self, request, context):
+        """Cancels jobs that wait. What runs goes on. Oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TriggerProcessing(self, request, context):
+        """Lets what could run later run now: jobs that are put off, and jobs between two attempts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -196,6 +268,36 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RevokeApiKey,
                     request_deserializer=memoro_dot_v1_dot_admin__service__pb2.RevokeApiKeyRequest.FromString,
                     response_serializer=memoro_dot_v1_dot_admin__service__pb2.RevokeApiKeyResponse.SerializeToString,
+            ),
+            'GetWorkers': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWorkers,
+                    request_deserializer=memoro_dot_v1_dot_admin__service__pb2.GetWorkersRequest.FromString,
+                    response_serializer=memoro_dot_v1_dot_admin__service__pb2.GetWorkersResponse.SerializeToString,
+            ),
+            'PauseQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseQueue,
+                    request_deserializer=memoro_dot_v1_dot_admin__service__pb2.PauseQueueRequest.FromString,
+                    response_serializer=memoro_dot_v1_dot_admin__service__pb2.PauseQueueResponse.SerializeToString,
+            ),
+            'ResumeQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeQueue,
+                    request_deserializer=memoro_dot_v1_dot_admin__service__pb2.ResumeQueueRequest.FromString,
+                    response_serializer=memoro_dot_v1_dot_admin__service__pb2.ResumeQueueResponse.SerializeToString,
+            ),
+            'RequeueJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequeueJobs,
+                    request_deserializer=memoro_dot_v1_dot_admin__service__pb2.RequeueJobsRequest.FromString,
+                    response_serializer=memoro_dot_v1_dot_admin__service__pb2.RequeueJobsResponse.SerializeToString,
+            ),
+            'ClearQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearQueue,
+                    request_deserializer=memoro_dot_v1_dot_admin__service__pb2.ClearQueueRequest.FromString,
+                    response_serializer=memoro_dot_v1_dot_admin__service__pb2.ClearQueueResponse.SerializeToString,
+            ),
+            'TriggerProcessing': grpc.unary_unary_rpc_method_handler(
+                    servicer.TriggerProcessing,
+                    request_deserializer=memoro_dot_v1_dot_admin__service__pb2.TriggerProcessingRequest.FromString,
+                    response_serializer=memoro_dot_v1_dot_admin__service__pb2.TriggerProcessingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -442,6 +544,168 @@ class AdminService(object):
             '/memoro.v1.AdminService/RevokeApiKey',
             memoro_dot_v1_dot_admin__service__pb2.RevokeApiKeyRequest.SerializeToString,
             memoro_dot_v1_dot_admin__service__pb2.RevokeApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWorkers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoro.v1.AdminService/GetWorkers',
+            memoro_dot_v1_dot_admin__service__pb2.GetWorkersRequest.SerializeToString,
+            memoro_dot_v1_dot_admin__service__pb2.GetWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoro.v1.AdminService/PauseQueue',
+            memoro_dot_v1_dot_admin__service__pb2.PauseQueueRequest.SerializeToString,
+            memoro_dot_v1_dot_admin__service__pb2.PauseQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoro.v1.AdminService/ResumeQueue',
+            memoro_dot_v1_dot_admin__service__pb2.ResumeQueueRequest.SerializeToString,
+            memoro_dot_v1_dot_admin__service__pb2.ResumeQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequeueJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoro.v1.AdminService/RequeueJobs',
+            memoro_dot_v1_dot_admin__service__pb2.RequeueJobsRequest.SerializeToString,
+            memoro_dot_v1_dot_admin__service__pb2.RequeueJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoro.v1.AdminService/ClearQueue',
+            memoro_dot_v1_dot_admin__service__pb2.ClearQueueRequest.SerializeToString,
+            memoro_dot_v1_dot_admin__service__pb2.ClearQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TriggerProcessing(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoro.v1.AdminService/TriggerProcessing',
+            memoro_dot_v1_dot_admin__service__pb2.TriggerProcessingRequest.SerializeToString,
+            memoro_dot_v1_dot_admin__service__pb2.TriggerProcessingResponse.FromString,
             options,
             channel_credentials,
             insecure,

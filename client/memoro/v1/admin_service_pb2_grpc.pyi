@@ -51,6 +51,18 @@ class AdminServiceStub:
     """Lists a tenant's keys, newest first, revoked ones included."""
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeApiKeyRequest, _admin_service_pb2.RevokeApiKeyResponse]
     """Ends a key, within 2 seconds everywhere. It can't be undone; revoking it again changes nothing."""
+    GetWorkers: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetWorkersRequest, _admin_service_pb2.GetWorkersResponse]
+    """Tells which workers run, since when and on what, and how the queues stand."""
+    PauseQueue: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.PauseQueueRequest, _admin_service_pb2.PauseQueueResponse]
+    """Begins no more jobs of a queue, within a second everywhere. What runs goes on; calls are accepted as ever."""
+    ResumeQueue: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeQueueRequest, _admin_service_pb2.ResumeQueueResponse]
+    """Lets a paused queue run again."""
+    RequeueJobs: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RequeueJobsRequest, _admin_service_pb2.RequeueJobsResponse]
+    """Does the work of ended jobs again, each as a new job, as RetryJob does. Oldest first."""
+    ClearQueue: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ClearQueueRequest, _admin_service_pb2.ClearQueueResponse]
+    """Cancels jobs that wait. What runs goes on. Oldest first."""
+    TriggerProcessing: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.TriggerProcessingRequest, _admin_service_pb2.TriggerProcessingResponse]
+    """Lets what could run later run now: jobs that are put off, and jobs between two attempts."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -75,6 +87,18 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Lists a tenant's keys, newest first, revoked ones included."""
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeApiKeyRequest, _admin_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Ends a key, within 2 seconds everywhere. It can't be undone; revoking it again changes nothing."""
+    GetWorkers: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetWorkersRequest, _admin_service_pb2.GetWorkersResponse]  # type: ignore[assignment]
+    """Tells which workers run, since when and on what, and how the queues stand."""
+    PauseQueue: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.PauseQueueRequest, _admin_service_pb2.PauseQueueResponse]  # type: ignore[assignment]
+    """Begins no more jobs of a queue, within a second everywhere. What runs goes on; calls are accepted as ever."""
+    ResumeQueue: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeQueueRequest, _admin_service_pb2.ResumeQueueResponse]  # type: ignore[assignment]
+    """Lets a paused queue run again."""
+    RequeueJobs: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RequeueJobsRequest, _admin_service_pb2.RequeueJobsResponse]  # type: ignore[assignment]
+    """Does the work of ended jobs again, each as a new job, as RetryJob does. Oldest first."""
+    ClearQueue: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ClearQueueRequest, _admin_service_pb2.ClearQueueResponse]  # type: ignore[assignment]
+    """Cancels jobs that wait. What runs goes on. Oldest first."""
+    TriggerProcessing: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.TriggerProcessingRequest, _admin_service_pb2.TriggerProcessingResponse]  # type: ignore[assignment]
+    """Lets what could run later run now: jobs that are put off, and jobs between two attempts."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs the service. Every call needs the scope admin."""
@@ -150,5 +174,53 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.RevokeApiKeyResponse, _abc.Awaitable[_admin_service_pb2.RevokeApiKeyResponse]]:
         """Ends a key, within 2 seconds everywhere. It can't be undone; revoking it again changes nothing."""
+
+    @_abc_1.abstractmethod
+    def GetWorkers(
+        self,
+        request: _admin_service_pb2.GetWorkersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetWorkersResponse, _abc.Awaitable[_admin_service_pb2.GetWorkersResponse]]:
+        """Tells which workers run, since when and on what, and how the queues stand."""
+
+    @_abc_1.abstractmethod
+    def PauseQueue(
+        self,
+        request: _admin_service_pb2.PauseQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.PauseQueueResponse, _abc.Awaitable[_admin_service_pb2.PauseQueueResponse]]:
+        """Begins no more jobs of a queue, within a second everywhere. What runs goes on; calls are accepted as ever."""
+
+    @_abc_1.abstractmethod
+    def ResumeQueue(
+        self,
+        request: _admin_service_pb2.ResumeQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ResumeQueueResponse, _abc.Awaitable[_admin_service_pb2.ResumeQueueResponse]]:
+        """Lets a paused queue run again."""
+
+    @_abc_1.abstractmethod
+    def RequeueJobs(
+        self,
+        request: _admin_service_pb2.RequeueJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.RequeueJobsResponse, _abc.Awaitable[_admin_service_pb2.RequeueJobsResponse]]:
+        """Does the work of ended jobs again, each as a new job, as RetryJob does. Oldest first."""
+
+    @_abc_1.abstractmethod
+    def ClearQueue(
+        self,
+        request: _admin_service_pb2.ClearQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ClearQueueResponse, _abc.Awaitable[_admin_service_pb2.ClearQueueResponse]]:
+        """Cancels jobs that wait. What runs goes on. Oldest first."""
+
+    @_abc_1.abstractmethod
+    def TriggerProcessing(
+        self,
+        request: _admin_service_pb2.TriggerProcessingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.TriggerProcessingResponse, _abc.Awaitable[_admin_service_pb2.TriggerProcessingResponse]]:
+        """Lets what could run later run now: jobs that are put off, and jobs between two attempts."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

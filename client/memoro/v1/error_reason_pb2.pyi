@@ -171,6 +171,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: `{code: 9, message: "the tenant has 50 webhook endpoints, which is the most it can have", details:
     [ErrorInfo{reason: "WEBHOOK_LIMIT_REACHED", domain: "memoro", metadata: {"limit": "50"}}]}`.
     """
+    ERROR_REASON_JOB_NOT_RETRYABLE: _ErrorReason.ValueType  # 31
+    """FAILED_PRECONDITION. The job's work can't be done again by this call: the job has not ended, it succeeded, it was retried
+    before (`retried_by` names the job to look at), or nothing of its work is left to do.
+    Example: `{code: 9, message: "job 0199… was retried before, as job 0199…", details: [ErrorInfo{reason:
+    "JOB_NOT_RETRYABLE", domain: "memoro", metadata: {"state": "FAILED", "retried_by": "0199…"}}]}`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. The name without its prefix is the `reason` of the `google.rpc.ErrorInfo` that every error carries,
@@ -325,5 +331,11 @@ ERROR_REASON_WEBHOOK_LIMIT_REACHED: ErrorReason.ValueType  # 30
 """FAILED_PRECONDITION. The tenant has as many webhook endpoints as it can have: delete one.
 Example: `{code: 9, message: "the tenant has 50 webhook endpoints, which is the most it can have", details:
 [ErrorInfo{reason: "WEBHOOK_LIMIT_REACHED", domain: "memoro", metadata: {"limit": "50"}}]}`.
+"""
+ERROR_REASON_JOB_NOT_RETRYABLE: ErrorReason.ValueType  # 31
+"""FAILED_PRECONDITION. The job's work can't be done again by this call: the job has not ended, it succeeded, it was retried
+before (`retried_by` names the job to look at), or nothing of its work is left to do.
+Example: `{code: 9, message: "job 0199… was retried before, as job 0199…", details: [ErrorInfo{reason:
+"JOB_NOT_RETRYABLE", domain: "memoro", metadata: {"state": "FAILED", "retried_by": "0199…"}}]}`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

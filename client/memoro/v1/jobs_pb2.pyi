@@ -53,7 +53,7 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     JOB_STATE_QUEUED: _JobState.ValueType  # 1
     """Waits for a worker, or for the time of its next attempt."""
     JOB_STATE_DEFERRED: _JobState.ValueType  # 2
-    """Put off until a budget allows it."""
+    """Put off, until its `run_time` or until an operator triggers it; then it runs after the jobs that wait in the queue."""
     JOB_STATE_RUNNING: _JobState.ValueType  # 3
     """A worker runs it."""
     JOB_STATE_SUCCEEDED: _JobState.ValueType  # 4
@@ -71,7 +71,7 @@ JOB_STATE_UNSPECIFIED: JobState.ValueType  # 0
 JOB_STATE_QUEUED: JobState.ValueType  # 1
 """Waits for a worker, or for the time of its next attempt."""
 JOB_STATE_DEFERRED: JobState.ValueType  # 2
-"""Put off until a budget allows it."""
+"""Put off, until its `run_time` or until an operator triggers it; then it runs after the jobs that wait in the queue."""
 JOB_STATE_RUNNING: JobState.ValueType  # 3
 """A worker runs it."""
 JOB_STATE_SUCCEEDED: JobState.ValueType  # 4
@@ -307,6 +307,7 @@ class Job(_message.Message):
     RUN_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    RETRY_OF_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, made by the service."""
     kind: Global___JobKind.ValueType
@@ -327,6 +328,8 @@ class Job(_message.Message):
     """True once a caller asked to cancel it."""
     sequence: _builtins.int
     """The sequence of its latest event."""
+    retry_of: _builtins.str
+    """The ended job whose work this one takes up again; empty for a job that no retry made."""
     @_builtins.property
     def memory_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The memories it works on."""
@@ -385,10 +388,11 @@ class Job(_message.Message):
         run_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        retry_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "result", b"result", "run_time", b"run_time", "start_time", b"start_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "id", b"id", "kind", b"kind", "max_attempts", b"max_attempts", "memory_ids", b"memory_ids", "partial", b"partial", "priority", b"priority", "result", b"result", "run_time", b"run_time", "sequence", b"sequence", "stages", b"stages", "start_time", b"start_time", "state", b"state", "usage", b"usage", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "id", b"id", "kind", b"kind", "max_attempts", b"max_attempts", "memory_ids", b"memory_ids", "partial", b"partial", "priority", b"priority", "result", b"result", "retry_of", b"retry_of", "run_time", b"run_time", "sequence", b"sequence", "stages", b"stages", "start_time", b"start_time", "state", b"state", "usage", b"usage", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -50,10 +50,20 @@ class JobsServiceStub(object):
                 request_serializer=memoro_dot_v1_dot_jobs__service__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=memoro_dot_v1_dot_jobs__service__pb2.WatchJobResponse.FromString,
                 _registered_method=True)
+        self.WatchJobs = channel.unary_stream(
+                '/memoro.v1.JobsService/WatchJobs',
+                request_serializer=memoro_dot_v1_dot_jobs__service__pb2.WatchJobsRequest.SerializeToString,
+                response_deserializer=memoro_dot_v1_dot_jobs__service__pb2.WatchJobsResponse.FromString,
+                _registered_method=True)
         self.CancelJob = channel.unary_unary(
                 '/memoro.v1.JobsService/CancelJob',
                 request_serializer=memoro_dot_v1_dot_jobs__service__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=memoro_dot_v1_dot_jobs__service__pb2.CancelJobResponse.FromString,
+                _registered_method=True)
+        self.RetryJob = channel.unary_unary(
+                '/memoro.v1.JobsService/RetryJob',
+                request_serializer=memoro_dot_v1_dot_jobs__service__pb2.RetryJobRequest.SerializeToString,
+                response_deserializer=memoro_dot_v1_dot_jobs__service__pb2.RetryJobResponse.FromString,
                 _registered_method=True)
 
 
@@ -62,7 +72,7 @@ class JobsServiceServicer(object):
     """
 
     def GetJob(self, request, context):
-        """Reads one job. Scope: read.
+        """Reads one job. Ended jobs are kept as long as the tier says. Scope: read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -85,9 +95,30 @@ class JobsServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchJobs(self, request, context):
+        """Follows the jobs of the tenant that fit a filter. Without a token it begins with a snapshot of each such job that has
+        not ended, the 1,000 latest at most, and a heartbeat; then come the updates of all of them and of new ones, each at least
+        once, those of a job in order; and a heartbeat every 15 s while nothing happens. To a slow reader, progress of a stage that
+        a later update has overtaken may not be told; a change of state always is. The stream does not end by itself. When it
+        breaks with UNAVAILABLE, watch again with the last token. A tenant may have so many open watches, of both kinds, as its
+        tier says; one more fails with RATE_LIMITED. Scope: read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelJob(self, request, context):
-        """Cancels a job: a queued one at once; a running one at its next safe point, so watch it. What it has stored stays.
+        """Cancels a job: a waiting one at once; a running one within a second, unless it ends before. What it has stored stays.
         Scope: jobs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryJob(self, request, context):
+        """Does the work of a failed or cancelled job again, as a new job with a new budget of attempts. The old job stays as it is.
+        Fails with JOB_NOT_RETRYABLE when the job has not ended, when it succeeded, when it was retried before, or when nothing of
+        its work is left to do. Scope: jobs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,10 +142,20 @@ def add_JobsServiceServicer_to_server(servicer, server):
                     request_deserializer=memoro_dot_v1_dot_jobs__service__pb2.WatchJobRequest.FromString,
                     response_serializer=memoro_dot_v1_dot_jobs__service__pb2.WatchJobResponse.SerializeToString,
             ),
+            'WatchJobs': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchJobs,
+                    request_deserializer=memoro_dot_v1_dot_jobs__service__pb2.WatchJobsRequest.FromString,
+                    response_serializer=memoro_dot_v1_dot_jobs__service__pb2.WatchJobsResponse.SerializeToString,
+            ),
             'CancelJob': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelJob,
                     request_deserializer=memoro_dot_v1_dot_jobs__service__pb2.CancelJobRequest.FromString,
                     response_serializer=memoro_dot_v1_dot_jobs__service__pb2.CancelJobResponse.SerializeToString,
+            ),
+            'RetryJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryJob,
+                    request_deserializer=memoro_dot_v1_dot_jobs__service__pb2.RetryJobRequest.FromString,
+                    response_serializer=memoro_dot_v1_dot_jobs__service__pb2.RetryJobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -210,6 +251,33 @@ class JobsService(object):
             _registered_method=True)
 
     @staticmethod
+    def WatchJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/memoro.v1.JobsService/WatchJobs',
+            memoro_dot_v1_dot_jobs__service__pb2.WatchJobsRequest.SerializeToString,
+            memoro_dot_v1_dot_jobs__service__pb2.WatchJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CancelJob(request,
             target,
             options=(),
@@ -226,6 +294,33 @@ class JobsService(object):
             '/memoro.v1.JobsService/CancelJob',
             memoro_dot_v1_dot_jobs__service__pb2.CancelJobRequest.SerializeToString,
             memoro_dot_v1_dot_jobs__service__pb2.CancelJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoro.v1.JobsService/RetryJob',
+            memoro_dot_v1_dot_jobs__service__pb2.RetryJobRequest.SerializeToString,
+            memoro_dot_v1_dot_jobs__service__pb2.RetryJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,7 +34,7 @@ class JobsServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> JobsServiceAsyncStub: ...
     GetJob: _grpc.UnaryUnaryMultiCallable[_jobs_service_pb2.GetJobRequest, _jobs_service_pb2.GetJobResponse]
-    """Reads one job. Scope: read."""
+    """Reads one job. Ended jobs are kept as long as the tier says. Scope: read."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_service_pb2.ListJobsRequest, _jobs_service_pb2.ListJobsResponse]
     """Lists jobs, newest first. Scope: read."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_jobs_service_pb2.WatchJobRequest, _jobs_service_pb2.WatchJobResponse]
@@ -43,9 +43,22 @@ class JobsServiceStub:
     final state always comes, also for a job that has ended; after it the stream ends with OK. When the stream breaks with
     UNAVAILABLE, watch again with the last token. Scope: read.
     """
+    WatchJobs: _grpc.UnaryStreamMultiCallable[_jobs_service_pb2.WatchJobsRequest, _jobs_service_pb2.WatchJobsResponse]
+    """Follows the jobs of the tenant that fit a filter. Without a token it begins with a snapshot of each such job that has
+    not ended, the 1,000 latest at most, and a heartbeat; then come the updates of all of them and of new ones, each at least
+    once, those of a job in order; and a heartbeat every 15 s while nothing happens. To a slow reader, progress of a stage that
+    a later update has overtaken may not be told; a change of state always is. The stream does not end by itself. When it
+    breaks with UNAVAILABLE, watch again with the last token. A tenant may have so many open watches, of both kinds, as its
+    tier says; one more fails with RATE_LIMITED. Scope: read.
+    """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_jobs_service_pb2.CancelJobRequest, _jobs_service_pb2.CancelJobResponse]
-    """Cancels a job: a queued one at once; a running one at its next safe point, so watch it. What it has stored stays.
+    """Cancels a job: a waiting one at once; a running one within a second, unless it ends before. What it has stored stays.
     Scope: jobs.
+    """
+    RetryJob: _grpc.UnaryUnaryMultiCallable[_jobs_service_pb2.RetryJobRequest, _jobs_service_pb2.RetryJobResponse]
+    """Does the work of a failed or cancelled job again, as a new job with a new budget of attempts. The old job stays as it is.
+    Fails with JOB_NOT_RETRYABLE when the job has not ended, when it succeeded, when it was retried before, or when nothing of
+    its work is left to do. Scope: jobs.
     """
 
 @_typing.type_check_only
@@ -54,7 +67,7 @@ class JobsServiceAsyncStub(JobsServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetJob: _aio.UnaryUnaryMultiCallable[_jobs_service_pb2.GetJobRequest, _jobs_service_pb2.GetJobResponse]  # type: ignore[assignment]
-    """Reads one job. Scope: read."""
+    """Reads one job. Ended jobs are kept as long as the tier says. Scope: read."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_service_pb2.ListJobsRequest, _jobs_service_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists jobs, newest first. Scope: read."""
     WatchJob: _aio.UnaryStreamMultiCallable[_jobs_service_pb2.WatchJobRequest, _jobs_service_pb2.WatchJobResponse]  # type: ignore[assignment]
@@ -63,9 +76,22 @@ class JobsServiceAsyncStub(JobsServiceStub):
     final state always comes, also for a job that has ended; after it the stream ends with OK. When the stream breaks with
     UNAVAILABLE, watch again with the last token. Scope: read.
     """
+    WatchJobs: _aio.UnaryStreamMultiCallable[_jobs_service_pb2.WatchJobsRequest, _jobs_service_pb2.WatchJobsResponse]  # type: ignore[assignment]
+    """Follows the jobs of the tenant that fit a filter. Without a token it begins with a snapshot of each such job that has
+    not ended, the 1,000 latest at most, and a heartbeat; then come the updates of all of them and of new ones, each at least
+    once, those of a job in order; and a heartbeat every 15 s while nothing happens. To a slow reader, progress of a stage that
+    a later update has overtaken may not be told; a change of state always is. The stream does not end by itself. When it
+    breaks with UNAVAILABLE, watch again with the last token. A tenant may have so many open watches, of both kinds, as its
+    tier says; one more fails with RATE_LIMITED. Scope: read.
+    """
     CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_service_pb2.CancelJobRequest, _jobs_service_pb2.CancelJobResponse]  # type: ignore[assignment]
-    """Cancels a job: a queued one at once; a running one at its next safe point, so watch it. What it has stored stays.
+    """Cancels a job: a waiting one at once; a running one within a second, unless it ends before. What it has stored stays.
     Scope: jobs.
+    """
+    RetryJob: _aio.UnaryUnaryMultiCallable[_jobs_service_pb2.RetryJobRequest, _jobs_service_pb2.RetryJobResponse]  # type: ignore[assignment]
+    """Does the work of a failed or cancelled job again, as a new job with a new budget of attempts. The old job stays as it is.
+    Fails with JOB_NOT_RETRYABLE when the job has not ended, when it succeeded, when it was retried before, or when nothing of
+    its work is left to do. Scope: jobs.
     """
 
 class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -77,7 +103,7 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_service_pb2.GetJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_service_pb2.GetJobResponse, _abc.Awaitable[_jobs_service_pb2.GetJobResponse]]:
-        """Reads one job. Scope: read."""
+        """Reads one job. Ended jobs are kept as long as the tier says. Scope: read."""
 
     @_abc_1.abstractmethod
     def ListJobs(
@@ -100,13 +126,38 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def WatchJobs(
+        self,
+        request: _jobs_service_pb2.WatchJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_jobs_service_pb2.WatchJobsResponse], _abc.AsyncIterator[_jobs_service_pb2.WatchJobsResponse]]:
+        """Follows the jobs of the tenant that fit a filter. Without a token it begins with a snapshot of each such job that has
+        not ended, the 1,000 latest at most, and a heartbeat; then come the updates of all of them and of new ones, each at least
+        once, those of a job in order; and a heartbeat every 15 s while nothing happens. To a slow reader, progress of a stage that
+        a later update has overtaken may not be told; a change of state always is. The stream does not end by itself. When it
+        breaks with UNAVAILABLE, watch again with the last token. A tenant may have so many open watches, of both kinds, as its
+        tier says; one more fails with RATE_LIMITED. Scope: read.
+        """
+
+    @_abc_1.abstractmethod
     def CancelJob(
         self,
         request: _jobs_service_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_service_pb2.CancelJobResponse, _abc.Awaitable[_jobs_service_pb2.CancelJobResponse]]:
-        """Cancels a job: a queued one at once; a running one at its next safe point, so watch it. What it has stored stays.
+        """Cancels a job: a waiting one at once; a running one within a second, unless it ends before. What it has stored stays.
         Scope: jobs.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryJob(
+        self,
+        request: _jobs_service_pb2.RetryJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_service_pb2.RetryJobResponse, _abc.Awaitable[_jobs_service_pb2.RetryJobResponse]]:
+        """Does the work of a failed or cancelled job again, as a new job with a new budget of attempts. The old job stays as it is.
+        Fails with JOB_NOT_RETRYABLE when the job has not ended, when it succeeded, when it was retried before, or when nothing of
+        its work is left to do. Scope: jobs.
         """
 
 def add_JobsServiceServicer_to_server(servicer: JobsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
