@@ -5,8 +5,7 @@ And that request ids are, when their time is over.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -14,9 +13,8 @@ import structlog
 from memoro_core.clock import Clock
 from memoro_core.errors import MemoroError
 from memoro_core.idempotency import RETENTION, RequestStore
-from memoro_core.jobs.model import JobRef
+from memoro_core.jobs.hints import HINT_SIZE
 from memoro_core.jobs.ports import EventTail, HintQueue, JobStore
-from memoro_core.tenancy.model import Tier
 
 _FORGOTTEN_AT_ONCE: Final = 10_000
 """Request ids that one round forgets at most: more than arrive between two rounds."""
@@ -49,13 +47,14 @@ class Scheduler:
         """Requeues what lost its worker, then hints what is due and has no fresh hint. Raises UNAVAILABLE."""
         await self._expire()
         await self._requests.forget(before=self._clock.now() - RETENTION, limit=_FORGOTTEN_AT_ONCE)
-        # While many hints wait unread, older ones are not lost but late: more of them would only grow the heap.
+        # While hints wait that are older than the timeout, others are not lost but late: more would only grow the heap.
         try:
-            waiting = await self._hints.backlog()
+            oldest = await self._hints.oldest()
         except MemoroError:
             return
-        if waiting < self._batch:
-            await self._hint()
+        now = self._clock.now()
+        if all(sent is None or sent > now - self._hint_timeout for sent in oldest.values()):
+            await self._hint(now)
 
     async def _expire(self) -> None:
         expired = await self._store.expire(now=self._clock.now(), limit=self._batch)
@@ -63,14 +62,13 @@ class Scheduler:
             _log.warning("worker_lost", job_id=str(ref.job_id), attempt=event.attempt, state=str(event.state))
             await self._tail.publish(ref.tenant_id, ref.job_id, [event])
 
-    async def _hint(self) -> None:
-        now = self._clock.now()
+    async def _hint(self, now: datetime) -> None:
         due = await self._store.due(now=now, hinted_before=now - self._hint_timeout, limit=self._batch)
-        by_tier: defaultdict[Tier, list[JobRef]] = defaultdict(list)
-        for ref, tier in due:
-            by_tier[tier].append(ref)
-        for tier, refs in by_tier.items():
-            try:
-                await self._hints.send(refs, tier=tier)
-            except MemoroError as error:
-                _log.warning("hints_not_sent", jobs=len(refs), reason=str(error))
+        refs = [ref for ref, _ in due]
+        groups = [refs[start : start + HINT_SIZE] for start in range(0, len(refs), HINT_SIZE)]
+        if not groups:
+            return
+        try:
+            await self._hints.send_backlog(groups)
+        except MemoroError as error:
+            _log.warning("hints_not_sent", jobs=len(refs), reason=str(error))
