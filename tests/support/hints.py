@@ -20,7 +20,7 @@ from memoro_worker.listening import Runner, listen
 from memoro_worker.metrics import WorkerMetrics
 from tests.support.jobs import until
 
-SOON = ReclaimPolicy(every=0.2, idle=0.5)
+SOON = ReclaimPolicy(every=0.2, idle=0.4)
 NEVER = ReclaimPolicy(every=600.0, idle=600.0)
 
 

@@ -68,6 +68,7 @@ class HintReader:
         reached: Callable[[bool], None],
     ) -> None:
         """`arrived` gets each entry; `reached` hears after each command whether Redis answered."""
+        self._block = round(min(BLOCK, policy.every) * 1000)
         self._redis = redis
         self._consumer = consumer
         self._class = hint_class
@@ -133,7 +134,7 @@ class HintReader:
     async def _wait(self) -> None:
         """Waits for the next entry."""
         fetched: Any = await self._redis.xreadgroup(
-            HINT_GROUP, self._consumer, dict.fromkeys(self._streams, ">"), count=1, block=round(BLOCK * 1000)
+            HINT_GROUP, self._consumer, dict.fromkeys(self._streams, ">"), count=1, block=self._block
         )
         entries = [(stream, entry_id, fields) for stream, items in fetched or () for entry_id, fields in items]
         if entries and not self._slots.room(self._class):
