@@ -36,6 +36,8 @@ class ReclaimPolicy:
     every: float = 5.0
     idle: float = 10.0
     """How long a hint may stay unacknowledged."""
+    deliveries: int = 20
+    """How often a hint is given to a reader. What none could acknowledge is dropped: its jobs will be hinted anew."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,7 +119,7 @@ class HintReader:
         now = asyncio.get_running_loop().time()
         room = self._slots.room(self._class)
         reclaims = now >= self._next_reclaim
-        arguments: list[str | int] = [HINT_GROUP, self._consumer, room, 0]
+        arguments: list[str | int] = [HINT_GROUP, self._consumer, room, 0, self._policy.deliveries]
         if reclaims:
             arguments[3] = round(self._policy.idle * 1000)
             arguments += self._held

@@ -14,6 +14,7 @@ import pytest
 
 from memoro_core.jobs.hints import HINT_SIZE, HintClass
 from memoro_core.queue.hints import RedisHintQueue
+from memoro_core.queue.reader import ReclaimPolicy
 from memoro_core.queue.streams import DATA, STREAMS
 from memoro_core.queue.tasks import RUN_JOBS, encode
 from memoro_core.redis.client import RedisClient
@@ -293,6 +294,17 @@ async def test_a_hint_whose_claims_can_t_be_decided_comes_back(
         await hints.send_fresh([refs], Tier.FREE)
         await worker.has_read(refs)
         await nothing_waits(redis)
+
+
+async def test_a_hint_that_fails_every_time_is_dropped_in_the_end(
+    settings: Settings, hints: RedisHintQueue, redis: RedisClient
+) -> None:
+    soon = ReclaimPolicy(every=0.05, idle=0.05, deliveries=3)
+    async with listening(settings, policy=soon, broken=True) as worker:
+        await hints.send_fresh([new_refs(3)], Tier.FREE)
+        await hints.send_backlog([new_refs(3)])
+        await nothing_waits(redis)
+        assert worker.slots.free == worker.slots.room(HintClass.FRESH) == worker.slots.total
 
 
 async def test_a_hint_that_is_worked_on_is_not_read_again_here(
