@@ -15,6 +15,8 @@ from memoro_core.graph.service import GraphService
 from memoro_core.idempotency import RequestStore
 from memoro_core.jobs.hinter import BackgroundHinter
 from memoro_core.jobs.model import JobKind
+from memoro_core.jobs.operation_ports import DeferralStore
+from memoro_core.jobs.operations import OperationsService
 from memoro_core.jobs.ports import EventTail, HintQueue, JobStore
 from memoro_core.jobs.retry import RetryPolicy
 from memoro_core.jobs.runner import JobRunner, RunPolicy
@@ -27,13 +29,17 @@ from memoro_core.memory.search import SearchService
 from memoro_core.memory.service import MemoryService
 from memoro_core.memory.words import WordVectors
 from memoro_core.outbound.sender import open_sender
+from memoro_core.postgres.answer_store import PostgresAnswerStore
 from memoro_core.postgres.database import Database, open_database
+from memoro_core.postgres.deferral_store import PostgresDeferralStore
 from memoro_core.postgres.embedding_model import check_embedding_model
 from memoro_core.postgres.enrichment_store import PostgresEnrichmentStore
 from memoro_core.postgres.graph_store import PostgresGraphStore
 from memoro_core.postgres.idempotency_store import PostgresRequestStore
 from memoro_core.postgres.job_store import PostgresJobStore
 from memoro_core.postgres.memory_store import PostgresMemoryStore
+from memoro_core.postgres.queue_store import PostgresQueueStore
+from memoro_core.postgres.retry_store import PostgresRetryStore
 from memoro_core.postgres.search_store import PostgresSearchStore
 from memoro_core.postgres.service_check import check_service_role
 from memoro_core.postgres.tenancy_store import PostgresTenancyStore
@@ -64,10 +70,12 @@ class Container:
     search: SearchService
     graph: GraphService
     jobs: JobsService
+    operations: OperationsService
     watcher: JobWatcher
     tenancy: TenancyService
     authenticator: Authenticator
     job_store: JobStore
+    deferrals: DeferralStore
     requests: RequestStore
     job_runner: JobRunner
     hints: HintQueue
@@ -98,6 +106,8 @@ async def open_container(settings: Settings, *, preload_extraction: bool = False
         beats = await stack.enter_async_context(open_database(settings.model_copy(update={"database_pool_size": 1})))
         job_store = PostgresJobStore(database, beats=beats)
         hints = RedisHintQueue(redis)
+        retries = PostgresRetryStore(database)
+        deferrals = PostgresDeferralStore(database)
         tenancy_store = PostgresTenancyStore(database)
         authenticator = Authenticator(tenancy_store, clock, ttl=settings.auth_cache_ttl)
         runner = await stack.enter_async_context(_runner(settings, database, providers, job_store, tail, clock))
@@ -129,11 +139,21 @@ async def open_container(settings: Settings, *, preload_extraction: bool = False
                 WordVectors(providers.words) if providers.words else None,
             ),
             graph=GraphService(PostgresGraphStore(database), clock),
-            jobs=JobsService(job_store, tail, clock),
+            jobs=JobsService(job_store, retries, tail, clock, max_attempts=settings.job_max_attempts),
+            operations=OperationsService(
+                PostgresQueueStore(database),
+                retries,
+                deferrals,
+                PostgresAnswerStore(database),
+                tail,
+                clock,
+                max_attempts=settings.job_max_attempts,
+            ),
             watcher=await stack.enter_async_context(JobWatcher(job_store, tail, heartbeat=settings.watch_heartbeat)),
             tenancy=TenancyService(tenancy_store, clock),
             authenticator=authenticator,
             job_store=job_store,
+            deferrals=deferrals,
             requests=PostgresRequestStore(database),
             job_runner=runner,
             hints=hints,

@@ -119,7 +119,10 @@ class JobRef:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as its row has it. `sequence` is the number of its latest event."""
+    """A job as its row has it.
+
+    `sequence` is the number of its latest event; `retry_of` the ended job whose work it does again.
+    """
 
     id: JobId
     kind: JobKind
@@ -140,6 +143,7 @@ class Job:
     usage: JobUsage = field(default_factory=JobUsage)
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    retry_of: JobId | None = None
 
 
 @dataclass(frozen=True, slots=True)

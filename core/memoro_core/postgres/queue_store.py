@@ -1,0 +1,130 @@
+"""Workers and queues in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from memoro_core.ids import JobId, TenantId
+from memoro_core.jobs.model import Job, JobEvent, JobKind, JobRef, JobState
+from memoro_core.jobs.operation_model import Candidate, ClearFilter, QueueStatus, RunningJob, WorkerStatus
+from memoro_core.jobs.states import cancelled
+from memoro_core.postgres.database import Database
+from memoro_core.postgres.job_rows import event_json, job_of
+from memoro_core.postgres.queries import load_queries
+from memoro_core.postgres.webhook_rows import announcement
+from memoro_core.tenancy.model import Tier
+from memoro_core.webhooks.events import job_ended
+from memoro_core.webhooks.model import DELIVERY_LIFETIME, WebhookEventType
+
+_SQL: Final = load_queries("queues")
+_LATELY: Final = timedelta(minutes=1)
+"""Over what rates are measured."""
+
+
+class PostgresQueueStore:
+    """A `QueueStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def workers(self, *, seen_from: datetime, limit: int, jobs_each: int) -> Sequence[WorkerStatus]:
+        async with self._database.system_tx() as connection:
+            workers = await connection.fetch(_SQL["workers"], seen_from, limit)
+            runs = await connection.fetch(_SQL["running"], [row["worker_id"] for row in workers], jobs_each)
+        jobs: defaultdict[str, list[RunningJob]] = defaultdict(list)
+        counts: dict[str, int] = {}
+        for row in runs:
+            counts[row["worker_id"]] = row["jobs"]
+            jobs[row["worker_id"]].append(
+                RunningJob(
+                    JobRef(row["tenant_id"], row["job_id"]), JobKind(row["kind"]), row["attempt"], row["started_at"]
+                )
+            )
+        return [
+            WorkerStatus(
+                id=row["worker_id"],
+                host=row["host"],
+                process_id=row["process_id"],
+                version=row["version"],
+                concurrency=row["concurrency"],
+                running=counts.get(row["worker_id"], 0),
+                jobs=jobs[row["worker_id"]],
+                stopping=row["stopping"],
+                started_at=row["started_at"],
+                seen_at=row["seen_at"],
+            )
+            for row in workers
+        ]
+
+    async def queues(self, *, now: datetime, day_start: datetime) -> Sequence[QueueStatus]:
+        async with self._database.system_tx() as connection:
+            rows = await connection.fetch(_SQL["queues"], now, day_start, now - _LATELY)
+        return [
+            QueueStatus(
+                tier=Tier(row["tier"]),
+                waiting=row["waiting"],
+                active=row["active"],
+                deferred=row["deferred"],
+                succeeded_today=row["succeeded"],
+                failed_today=row["failed"],
+                rate=row["lately"] / _LATELY.total_seconds(),
+                oldest_due_at=row["oldest"],
+                paused_at=row["queue_paused_at"],
+            )
+            for row in rows
+        ]
+
+    async def pause(self, tier: Tier | None, *, now: datetime) -> Sequence[Tier]:
+        async with self._database.system_tx() as connection:
+            return [Tier(row["tier"]) for row in await connection.fetch(_SQL["pause"], tier, now)]
+
+    async def resume(self, tier: Tier | None) -> Sequence[Tier]:
+        async with self._database.system_tx() as connection:
+            return [Tier(row["tier"]) for row in await connection.fetch(_SQL["resume"], tier)]
+
+    async def waiting(self, clear_filter: ClearFilter, *, limit: int) -> Sequence[Candidate]:
+        async with self._database.system_tx() as connection:
+            rows = await connection.fetch(
+                _SQL["waiting"],
+                clear_filter.tier,
+                clear_filter.tenant_id,
+                list(clear_filter.kinds),
+                clear_filter.deferred,
+                limit,
+            )
+        return [Candidate(JobRef(row["tenant_id"], row["job_id"]), row["memories"]) for row in rows]
+
+    async def cancel_all(
+        self, tenant_id: TenantId, job_ids: Sequence[JobId], *, deferred: bool, now: datetime
+    ) -> Sequence[tuple[JobRef, JobEvent]]:
+        states = [JobState.QUEUED, *([JobState.DEFERRED] if deferred else [])]
+        async with self._database.tenant_tx(tenant_id, generic_plans=True) as connection:
+            jobs = [job_of(row) for row in await connection.fetch(_SQL["lock_waiting"], tenant_id, job_ids, states)]
+            if not jobs:
+                return []
+            ended = [job.id for job in jobs]
+            events = [_cancelled_event(job, now) for job in jobs]
+            announced = [
+                announcement(job_ended(job, cancelled(stages=job.stages, usage=job.usage), now), now) for job in jobs
+            ]
+            await connection.execute(
+                _SQL["cancel_all"],
+                tenant_id,
+                ended,
+                now,
+                [event_json(event) for event in events],
+                [event_id for event_id, _, _, _ in announced],
+                [payload for _, _, payload, _ in announced],
+                WebhookEventType.JOB_CANCELLED,
+                now + DELIVERY_LIFETIME,
+            )
+            memory_ids = [memory_id for job in jobs for memory_id in job.memory_ids]
+            await connection.execute(_SQL["fail_pending_memories_of"], tenant_id, ended, memory_ids, now)
+        return [(JobRef(tenant_id, job.id), event) for job, event in zip(jobs, events, strict=True)]
+
+
+def _cancelled_event(job: Job, now: datetime) -> JobEvent:
+    return JobEvent(job.sequence + 1, JobState.CANCELLED, job.attempt, now, usage=job.usage)
