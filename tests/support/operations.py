@@ -65,10 +65,10 @@ class Operations:
 
     async def fail(self, ref: JobRef, reason: str = "INTERNAL") -> None:
         """Runs a job that waits, to its bad end."""
-        held = await claim(self.domain.job_store, ref)
+        held = await claim(self.domain.run_store, ref)
         error = JobError(reason, "no use", retryable=False)
         end = failed(held.job, error, stages=held.job.stages, usage=held.job.usage, retry_at=now())
-        await self.domain.job_store.finish(held, end, now=now())
+        await self.domain.run_store.finish(held, end, now=now())
 
 
 def operations_of(domain: Domain, tail: EventTail) -> Operations:

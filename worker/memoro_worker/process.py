@@ -12,9 +12,9 @@ from taskiq import Context, TaskiqDepends
 from taskiq.acks import AcknowledgeType
 from taskiq.receiver import Receiver
 
-from memoro_core.container import Container, open_container
+from memoro_core.container import Container, MakeHandlers, open_container
 from memoro_core.errors import MemoroError
-from memoro_core.jobs.scheduler import Scheduler
+from memoro_core.jobs.dispatch import Dispatcher
 from memoro_core.ops.http import OpsServer
 from memoro_core.postgres.leader import SCHEDULER_LOCK, Leadership
 from memoro_core.queue.broker import HintBroker
@@ -28,32 +28,29 @@ from memoro_worker.scheduling import keep_scheduling
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-async def work(settings: Settings, stop: asyncio.Event) -> int:
-    """Works until `stop` is set, SIGTERM or SIGINT, then stops taking jobs and ends those under way; the exit code."""
+async def work(settings: Settings, stop: asyncio.Event, *, handlers: MakeHandlers | None = None) -> int:
+    """Works until `stop` is set, SIGTERM or SIGINT, then stops taking jobs and ends those under way; the exit code.
+
+    `handlers` are for another way to do the work than the memory pipeline.
+    """
     logger = structlog.get_logger("memoro.worker")
     loop = asyncio.get_running_loop()
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     try:
         async with AsyncExitStack() as stack:
-            container = await stack.enter_async_context(open_container(settings, preload_extraction=True))
+            container = await stack.enter_async_context(open_container(settings, takes_jobs=True, handlers=handlers))
             metrics = WorkerMetrics(lambda: container.job_runner.running)
-            checks = {"database": container.beats.ping, "redis": lambda: ping(container.redis)}
+            checks = {"database": container.pings.ping, "redis": lambda: ping(container.redis)}
             ops = OpsServer(settings.ops_host, settings.worker_ops_port, checks, metrics.registry)
             await stack.enter_async_context(ops)
-            scheduler = Scheduler(
-                container.job_store,
-                container.requests,
-                container.hints,
-                container.event_tail,
-                container.clock,
-                hint_timeout=settings.hint_timeout,
-            )
             scheduling = asyncio.create_task(
                 keep_scheduling(
-                    scheduler,
+                    container.scheduler,
+                    Dispatcher(container.waiting, container.hints, container.clock),
                     Leadership(settings, SCHEDULER_LOCK),
                     interval=settings.scheduler_interval,
+                    poll=settings.scheduler_poll,
                     leads=metrics.leads,
                 )
             )

@@ -121,7 +121,8 @@ class JobRef:
 class Job:
     """A job as its row has it.
 
-    `sequence` is the number of its latest event; `retry_of` the ended job whose work it does again.
+    `sequence` is the number of its latest event; `retry_of` the ended job whose work it does again; `trace_parent` the
+    W3C trace context of the call that made it.
     """
 
     id: JobId
@@ -144,6 +145,7 @@ class Job:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     retry_of: JobId | None = None
+    trace_parent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from asyncpg import Record
 from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs.model import JobEvent, JobRef, JobState
 from memoro_core.postgres.database import Database
-from memoro_core.postgres.job_rows import change_json, event_of
+from memoro_core.postgres.job_rows import change_json, event_of, ref_of
 from memoro_core.postgres.queries import load_queries
 
 _SQL: Final = load_queries("deferrals")
@@ -48,4 +48,4 @@ class PostgresDeferralStore:
 
 
 def _events(rows: Sequence[Record]) -> Sequence[tuple[JobRef, JobEvent]]:
-    return [(JobRef(row["tenant_id"], row["job_id"]), event_of(row["event"])) for row in rows]
+    return [(ref_of(row), event_of(row["event"])) for row in rows]

@@ -12,7 +12,7 @@ from memoro_core.jobs.model import Job, JobEvent, JobKind, JobRef, JobState
 from memoro_core.jobs.operation_model import Candidate, ClearFilter, QueueStatus, RunningJob, WorkerStatus
 from memoro_core.jobs.states import cancelled
 from memoro_core.postgres.database import Database
-from memoro_core.postgres.job_rows import event_json, job_of
+from memoro_core.postgres.job_rows import event_json, job_of, ref_of
 from memoro_core.postgres.queries import load_queries
 from memoro_core.postgres.webhook_rows import announcement
 from memoro_core.tenancy.model import Tier
@@ -39,9 +39,7 @@ class PostgresQueueStore:
         for row in runs:
             counts[row["worker_id"]] = row["jobs"]
             jobs[row["worker_id"]].append(
-                RunningJob(
-                    JobRef(row["tenant_id"], row["job_id"]), JobKind(row["kind"]), row["attempt"], row["started_at"]
-                )
+                RunningJob(ref_of(row), JobKind(row["kind"]), row["attempt"], row["started_at"])
             )
         return [
             WorkerStatus(
@@ -95,7 +93,7 @@ class PostgresQueueStore:
                 clear_filter.deferred,
                 limit,
             )
-        return [Candidate(JobRef(row["tenant_id"], row["job_id"]), row["memories"]) for row in rows]
+        return [Candidate(ref_of(row), row["memories"]) for row in rows]
 
     async def cancel_all(
         self, tenant_id: TenantId, job_ids: Sequence[JobId], *, deferred: bool, now: datetime

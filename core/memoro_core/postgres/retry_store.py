@@ -18,7 +18,7 @@ from memoro_core.jobs.retrying import RETRYABLE, not_ended_badly, nothing_left, 
 from memoro_core.jobs.service import job_not_found
 from memoro_core.postgres.answer_store import answered_before_in
 from memoro_core.postgres.database import Connection, Database
-from memoro_core.postgres.job_rows import event_json, job_of
+from memoro_core.postgres.job_rows import event_json, job_of, ref_of
 from memoro_core.postgres.queries import load_queries
 
 _SQL: Final = load_queries("retries")
@@ -87,7 +87,7 @@ class PostgresRetryStore:
                 *position,
                 limit,
             )
-        return [Candidate(JobRef(row["tenant_id"], row["job_id"]), row["memories"], row["ended_at"]) for row in rows]
+        return [Candidate(ref_of(row), row["memories"], row["ended_at"]) for row in rows]
 
 
 async def _retry_in(

@@ -16,9 +16,10 @@ from memoro.v1 import memory_service_pb2 as memory
 from memoro_core.ids import JobId
 from memoro_core.jobs.model import JobError, JobRef
 from memoro_core.jobs.states import failed
+from memoro_core.postgres.run_store import PostgresRunStore
 from memoro_core.tenancy.model import Scope
 from tests.support.deployment import Caller, Deployment
-from tests.support.jobs import now
+from tests.support.jobs import LIMITS, claim, now
 from tests.support.operations import fresh_reason
 
 ADD = memory.CreateMemoryRequest(user_id="alice", text="I moved to Lyon.")
@@ -30,9 +31,8 @@ async def waiting_job(caller: Caller) -> Any:
 
 async def failed_job(deployment: Deployment, caller: Caller, reason: str = "INTERNAL") -> Any:
     """A job that has failed for a reason, as a worker ends it."""
-    job, store = await waiting_job(caller), deployment.container.job_store
-    ref = JobRef(caller.tenant_id, JobId(UUID(job.id)))
-    ((held, _),) = await store.claim([ref], worker_id="test", now=now(), lease_until=now() + timedelta(seconds=30))
+    job, store = await waiting_job(caller), PostgresRunStore(deployment.container.database)
+    held = await claim(store, JobRef(caller.tenant_id, JobId(UUID(job.id))))
     error = JobError(reason, "no use", retryable=False)
     await store.finish(
         held, failed(held.job, error, stages=held.job.stages, usage=held.job.usage, retry_at=now()), now=now()
@@ -50,8 +50,9 @@ async def test_a_failed_job_is_retried_once_whatever_the_caller_repeats(deployme
     retry = jobs_service_pb2.RetryJobRequest(request_id="r", job_id=job.id)
     made = (await caller.ask("JobsService/RetryJob", retry)).job
     assert (made.state, made.retry_of, made.attempt) == (jobs_pb2.JOB_STATE_QUEUED, job.id, 0)
+    assert (await job_of(caller, made.id)).retry_of == job.id
     assert list(made.memory_ids) == list(job.memory_ids)
-    assert (await caller.ask("JobsService/RetryJob", retry)).job.id == made.id
+    assert (await caller.ask("JobsService/RetryJob", retry)).job == made
     stored = await caller.ask("MemoryService/GetMemory", memory.GetMemoryRequest(memory_id=job.memory_ids[0]))
     assert stored.memory.status == memory_pb2.MEMORY_STATUS_PENDING
 
@@ -145,17 +146,13 @@ async def test_workers_and_queues_are_told_of(deployment: Deployment) -> None:
             now(),
         )
     ref = JobRef(caller.tenant_id, JobId(UUID(job.id)))
-    await container.job_store.claim([ref], worker_id=worker_id, now=now(), lease_until=now() + timedelta(seconds=30))
+    await PostgresRunStore(container.database).claim(
+        [ref], worker_id=worker_id, now=now(), lease_until=now() + timedelta(seconds=30), limits=LIMITS
+    )
     told = await operator.ask("AdminService/GetWorkers", pb.GetWorkersRequest())
     (worker,) = [worker for worker in told.workers if worker.id == worker_id]
-    assert (worker.host, worker.process_id, worker.version, worker.concurrency, worker.running, worker.stopping) == (
-        "here",
-        7,
-        "1.0",
-        16,
-        1,
-        False,
-    )
+    assert (worker.host, worker.process_id, worker.version) == ("here", 7, "1.0")
+    assert (worker.concurrency, worker.running, worker.stopping) == (16, 1, False)
     assert worker.start_time.ToDatetime(tzinfo=started.tzinfo) == started
     (running,) = worker.jobs
     assert (running.job_id, running.tenant_id, running.attempt) == (job.id, str(caller.tenant_id), 1)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from memoro_core.jobs.model import JobState
 from tests.support.domain import Domain
-from tests.support.jobs import claim, events_of, job_of, new_job, now, retried, succeeded
+from tests.support.jobs import claim, events_of, job_of, new_job, now, retried, succeeded, try_claim
 from tests.support.operations import LONG, Operations
 
 HOUR = timedelta(hours=1)
@@ -20,7 +20,7 @@ async def test_a_job_is_put_off_and_let_go_when_its_time_has_come(domain: Domain
     assert (told, event.seq, event.state, event.run_at) == (ref, 2, JobState.DEFERRED, until)
     job = await job_of(domain, ref)
     assert (job.state, job.run_at) == (JobState.DEFERRED, until)
-    assert not await domain.job_store.claim([ref], worker_id="w", now=until + HOUR, lease_until=until + 2 * HOUR)
+    assert not await try_claim(domain.run_store, [ref], at=until + HOUR)
 
     tenant = domain.tenant
     assert not await operations.deferrals.release(now=until - HOUR / 2, limit=10, tenant_id=tenant)
@@ -43,9 +43,9 @@ async def test_what_was_put_off_ranks_after_what_waits(domain: Domain, operation
 async def test_only_what_is_queued_is_put_off(domain: Domain, operations: Operations) -> None:
     running, ended, waiting = [await new_job(domain) for _ in range(3)]
     stranger = await operations.job(await domain.new_tenant())
-    await claim(domain.job_store, running)
-    held = await claim(domain.job_store, ended)
-    await domain.job_store.finish(held, succeeded(held), now=now())
+    await claim(domain.run_store, running)
+    held = await claim(domain.run_store, ended)
+    await domain.run_store.finish(held, succeeded(held), now=now())
     refs = [running, ended, waiting, stranger]
     events = await operations.deferrals.defer(
         domain.tenant, [ref.job_id for ref in refs], until=now() + HOUR, now=now()
@@ -86,9 +86,9 @@ async def test_triggering_lets_go_what_is_put_off_and_what_waits_for_another_att
     stranger = await operations.job(await domain.new_tenant())
     for ref in (deferred, stranger):
         await operations.deferrals.defer(ref.tenant_id, [ref.job_id], until=now() + HOUR, now=now())
-    held = await claim(domain.job_store, between)
-    await domain.job_store.finish(held, retried(held, at=now() + HOUR), now=now())
-    await claim(domain.job_store, running)
+    held = await claim(domain.run_store, between)
+    await domain.run_store.finish(held, retried(held, at=now() + HOUR), now=now())
+    await claim(domain.run_store, running)
 
     done = await operations.service.trigger(operations.principal, domain.tenant, within=LONG)
     assert (done.released, done.due) == (1, 1)
@@ -102,7 +102,7 @@ async def test_triggering_lets_go_what_is_put_off_and_what_waits_for_another_att
     assert (await job_of(domain, stranger)).state is JobState.DEFERRED
     again = await operations.service.trigger(operations.principal, domain.tenant, within=LONG)
     assert (again.released, again.due) == (0, 0)
-    await claim(domain.job_store, between)
+    await claim(domain.run_store, between)
 
 
 async def test_triggering_reaches_every_job_however_many(domain: Domain, operations: Operations) -> None:

@@ -22,7 +22,7 @@ from memoro_core.redis.events import RedisEventTail
 from memoro_core.tenancy.model import Tier
 from memoro_core.tenancy.service import TenancyService
 from tests.support.domain import Domain, fresh_name
-from tests.support.jobs import claim, events_of, job_of, new_job, now, retried, succeeded
+from tests.support.jobs import LIMITS, claim, events_of, job_of, new_job, now, retried, succeeded, try_claim
 from tests.support.operations import LONG, Operations, fresh_reason
 
 HOUR = timedelta(hours=1)
@@ -33,12 +33,12 @@ async def states_of(domain: Domain, refs: list[JobRef]) -> list[JobState]:
 
 
 @pytest_asyncio.fixture
-async def enterprise(domain: Domain) -> AsyncIterator[TenantId]:
+async def pro(domain: Domain) -> AsyncIterator[TenantId]:
     """A tenant of the tier that no other test has tenants of."""
     service = TenancyService(domain.tenancy_store, SystemClock())
-    tenant_id = (await service.create_tenant(None, fresh_name(), "", Tier.ENTERPRISE)).id
+    tenant_id = (await service.create_tenant(None, fresh_name(), "", Tier.PRO)).id
     yield tenant_id
-    await service.update_tenant(tenant_id, tier=Tier.PRO)
+    await service.update_tenant(tenant_id, tier=Tier.ENTERPRISE)
 
 
 # Requeueing
@@ -64,7 +64,7 @@ async def test_failed_jobs_of_all_tenants_are_requeued_the_oldest_first(domain: 
     for row in rows:
         ref = JobRef(domain.tenant, row["job_id"])
         assert [event.state for event in await events_of(domain, ref)] == [JobState.QUEUED]
-        await claim(domain.job_store, ref)
+        await claim(domain.run_store, ref)
     assert await states_of(domain, [unlike]) == [JobState.FAILED]
 
 
@@ -150,12 +150,12 @@ async def test_clearing_cancels_what_waits_and_leaves_what_runs(
     domain: Domain, operations: Operations, tail: RedisEventTail
 ) -> None:
     waiting, between, deferred, running, ended = refs = [await new_job(domain) for _ in range(5)]
-    held = await claim(domain.job_store, between)
-    await domain.job_store.finish(held, retried(held, at=now() + HOUR), now=now())
+    held = await claim(domain.run_store, between)
+    await domain.run_store.finish(held, retried(held, at=now() + HOUR), now=now())
     await operations.deferrals.defer(domain.tenant, [deferred.job_id], until=now() + HOUR, now=now())
-    await claim(domain.job_store, running)
-    held = await claim(domain.job_store, ended)
-    await domain.job_store.finish(held, succeeded(held), now=now())
+    await claim(domain.run_store, running)
+    held = await claim(domain.run_store, ended)
+    await domain.run_store.finish(held, succeeded(held), now=now())
 
     async with tail.subscribe(waiting.tenant_id, waiting.job_id) as inbox:
         mine = ClearFilter(tenant_id=domain.tenant)
@@ -198,10 +198,10 @@ async def test_clearing_goes_from_the_oldest_on_and_says_that_there_is_more(
 
 
 async def test_a_queue_is_cleared_over_all_its_tenants_and_no_other(
-    domain: Domain, operations: Operations, enterprise: TenantId
+    domain: Domain, operations: Operations, pro: TenantId
 ) -> None:
-    theirs, mine = await operations.job(enterprise), await new_job(domain)
-    done = await operations.service.clear(operations.principal, ClearFilter(tier=Tier.ENTERPRISE), within=LONG)
+    theirs, mine = await operations.job(pro), await new_job(domain)
+    done = await operations.service.clear(operations.principal, ClearFilter(tier=Tier.PRO), within=LONG)
     assert (done.cancelled, done.more) == (1, False)
     assert await states_of(domain, [theirs, mine]) == [JobState.CANCELLED, JobState.QUEUED]
 
@@ -239,10 +239,7 @@ async def test_a_job_is_either_claimed_or_cleared(domain: Domain, operations: Op
     async def claim_all() -> int:
         count = 0
         for place in range(0, 60, 5):
-            claims = await domain.job_store.claim(
-                refs[place : place + 5], worker_id="w", now=now(), lease_until=now() + HOUR
-            )
-            count += len(claims)
+            count += len(await try_claim(domain.run_store, refs[place : place + 5]))
         return count
 
     async def clear_all() -> int:
@@ -289,7 +286,7 @@ async def test_workers_are_listed_with_what_they_run(domain: Domain, operations:
             )
     refs = [await new_job(domain) for _ in range(3)]
     for ref in refs:
-        await domain.job_store.claim([ref], worker_id=names["busy"], now=now(), lease_until=now() + HOUR)
+        await domain.run_store.claim([ref], worker_id=names["busy"], now=now(), lease_until=now() + HOUR, limits=LIMITS)
     workers = {worker.id: worker for worker in await operations.service.workers()}
     assert [name for name in workers if name in names.values()] == [names["busy"], names["idle"]]
     busy, idle = workers[names["busy"]], workers[names["idle"]]
@@ -305,24 +302,20 @@ async def test_workers_are_listed_with_what_they_run(domain: Domain, operations:
     assert (cut.running, [job.ref for job in cut.jobs]) == (3, refs[:2])
 
 
-async def test_a_queue_tells_how_its_tenants_jobs_stand(
-    domain: Domain, operations: Operations, enterprise: TenantId
-) -> None:
+async def test_a_queue_tells_how_its_tenants_jobs_stand(domain: Domain, operations: Operations, pro: TenantId) -> None:
     before = await queue(operations)
-    waiting, hinted, later, running, deferred, good, bad, cancelled = [
-        await operations.job(enterprise) for _ in range(8)
-    ]
-    async with domain.database.tenant_tx(enterprise) as connection:
+    waiting, hinted, later, running, deferred, good, bad, cancelled = [await operations.job(pro) for _ in range(8)]
+    async with domain.database.tenant_tx(pro) as connection:
         await connection.execute("UPDATE jobs SET hinted_at = NULL WHERE job_id = $1", waiting.job_id)
         await connection.execute("UPDATE jobs SET hinted_at = now() WHERE job_id = $1", hinted.job_id)
-    held = await claim(domain.job_store, later)
-    await domain.job_store.finish(held, retried(held, at=now() + HOUR), now=now())
-    await claim(domain.job_store, running)
-    await operations.deferrals.defer(enterprise, [deferred.job_id], until=now() + HOUR, now=now())
-    held = await claim(domain.job_store, good)
-    await domain.job_store.finish(held, succeeded(held), now=now())
+    held = await claim(domain.run_store, later)
+    await domain.run_store.finish(held, retried(held, at=now() + HOUR), now=now())
+    await claim(domain.run_store, running)
+    await operations.deferrals.defer(pro, [deferred.job_id], until=now() + HOUR, now=now())
+    held = await claim(domain.run_store, good)
+    await domain.run_store.finish(held, succeeded(held), now=now())
     await operations.fail(bad)
-    await domain.job_store.cancel(enterprise, cancelled.job_id, now=now())
+    await domain.job_store.cancel(pro, cancelled.job_id, now=now())
 
     after = await queue(operations)
     assert after.waiting - before.waiting == 3
@@ -343,15 +336,15 @@ async def test_there_is_a_queue_per_tier_also_when_it_is_empty(operations: Opera
 async def test_a_queue_is_paused_and_resumed(operations: Operations) -> None:
     service, principal = operations.service, operations.principal
     try:
-        paused = {one.tier: one.paused_at for one in await service.pause(principal, Tier.ENTERPRISE)}
-        assert (paused[Tier.ENTERPRISE] is None, paused[Tier.PRO]) == (False, None)
-        again = {one.tier: one.paused_at for one in await service.pause(principal, Tier.ENTERPRISE)}
+        paused = {one.tier: one.paused_at for one in await service.pause(principal, Tier.PRO)}
+        assert (paused[Tier.PRO] is None, paused[Tier.FREE]) == (False, None)
+        again = {one.tier: one.paused_at for one in await service.pause(principal, Tier.PRO)}
         assert again == paused
         everything = await service.pause(principal, None)
         assert all(one.paused_at for one in everything)
-        assert {one.tier: one.paused_at for one in everything}[Tier.ENTERPRISE] == paused[Tier.ENTERPRISE]
-        resumed = await service.resume(principal, Tier.ENTERPRISE)
-        assert [one.tier for one in resumed if one.paused_at is None] == [Tier.ENTERPRISE]
+        assert {one.tier: one.paused_at for one in everything}[Tier.PRO] == paused[Tier.PRO]
+        resumed = await service.resume(principal, Tier.PRO)
+        assert [one.tier for one in resumed if one.paused_at is None] == [Tier.PRO]
     finally:
         assert not any(one.paused_at for one in await service.resume(principal, None))
 
@@ -363,7 +356,7 @@ async def test_every_action_is_logged_with_the_key_that_asked_for_it(domain: Dom
         await service.clear(principal, ClearFilter(tenant_id=domain.tenant), limit=7, within=LONG)
         await service.requeue(principal, RequeueFilter(reason=fresh_reason()), within=LONG)
         await service.trigger(principal, domain.tenant, within=LONG)
-        await service.resume(principal, Tier.ENTERPRISE)
+        await service.resume(principal, Tier.PRO)
     told = [line for line in lines if line.get("api_key_id") == str(principal.api_key_id)]
     assert [line["event"] for line in told] == [
         "queue_cleared",
@@ -386,7 +379,7 @@ async def queue(operations: Operations) -> QueueStatus:
 
 
 def is_theirs(status: QueueStatus) -> bool:
-    return status.tier is Tier.ENTERPRISE
+    return status.tier is Tier.PRO
 
 
 async def test_large_batches_are_cleared_and_requeued_whole(domain: Domain, operations: Operations) -> None:

@@ -48,8 +48,8 @@ async def test_a_failed_job_gets_a_successor_with_attempts_of_its_own(
 
     again = JobRef(ref.tenant_id, made.id)
     assert [event.state for event in await events_of(domain, again)] == [JobState.QUEUED]
-    held = await claim(domain.job_store, again)
-    await domain.job_store.finish(held, succeeded(held), now=now())
+    held = await claim(domain.run_store, again)
+    await domain.run_store.finish(held, succeeded(held), now=now())
     await events_of(domain, again)
 
 
@@ -99,9 +99,9 @@ async def test_a_successor_that_failed_is_retried_in_its_turn(
 async def test_what_has_not_ended_badly_is_not_retried(domain: Domain, service: JobsService) -> None:
     ref = await new_job(domain)
     assert (await refusal(service, ref)).metadata == {"state": "QUEUED"}
-    held = await claim(domain.job_store, ref)
+    held = await claim(domain.run_store, ref)
     assert (await refusal(service, ref)).metadata == {"state": "RUNNING"}
-    await domain.job_store.finish(held, succeeded(held), now=now())
+    await domain.run_store.finish(held, succeeded(held), now=now())
     error = await refusal(service, ref)
     assert (error.reason, error.metadata) == (Reason.JOB_NOT_RETRYABLE, {"state": "SUCCEEDED"})
     assert await domain.count("jobs") == 1

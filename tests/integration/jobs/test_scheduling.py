@@ -63,8 +63,8 @@ async def test_a_retry_is_hinted_when_its_time_has_come(
 ) -> None:
     ref, later = await new_job(domain), await new_job(domain)
     for one, wait in ((ref, 0.0), (later, 60.0)):
-        held = await claim(domain.job_store, one)
-        await domain.job_store.finish(held, retried(held, at=now() + timedelta(seconds=wait)), now=now())
+        held = await claim(domain.run_store, one)
+        await domain.run_store.finish(held, retried(held, at=now() + timedelta(seconds=wait)), now=now())
     await scheduler(domain, hints, tail).round()
     waiting = await hinted(redis_url)
     assert encode(ref) in waiting
@@ -75,7 +75,7 @@ async def test_the_job_of_a_lost_worker_is_told_and_hinted_in_one_round(
     domain: Domain, hints: RedisHintQueue, tail: RedisEventTail, redis_url: str
 ) -> None:
     ref = await new_job(domain)
-    await claim(domain.job_store, ref, lease=timedelta(seconds=-1))
+    await claim(domain.run_store, ref, lease=timedelta(seconds=-1))
     async with tail.subscribe(ref.tenant_id, ref.job_id) as inbox:
         await scheduler(domain, hints, tail).round()
         event = await asyncio.wait_for(inbox.next(), 5) or await asyncio.wait_for(inbox.next(), 5)
@@ -96,7 +96,7 @@ async def test_while_redis_is_away_workers_that_are_lost_are_seen_all_the_same(
     domain: Domain, settings: Settings, tail: RedisEventTail
 ) -> None:
     ref = await new_job(domain)
-    await claim(domain.job_store, ref, lease=timedelta(seconds=-1))
+    await claim(domain.run_store, ref, lease=timedelta(seconds=-1))
     away = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
     async with open_redis(away) as client:
         await scheduler(domain, RedisHintQueue(client), tail).round()
