@@ -21,24 +21,27 @@ SELECT job_id FROM jobs WHERE tenant_id = $1 AND retry_of = $2;
 WITH old AS (
     SELECT jobs.job_id, item.retry_id, jobs.kind, jobs.priority, jobs.user_id, jobs.memory_ids, jobs.stages
     FROM unnest($2::uuid[], $3::uuid[]) AS item (job_id, retry_id)
-    JOIN jobs ON jobs.tenant_id = $1 AND jobs.job_id = item.job_id
+    JOIN jobs ON jobs.tenant_id = $1 AND jobs.job_id = ANY ($2::uuid[]) AND jobs.job_id = item.job_id
     WHERE jobs.state IN ('FAILED', 'CANCELLED')
       AND NOT EXISTS (SELECT FROM jobs AS other WHERE other.tenant_id = $1 AND other.retry_of = item.job_id)
 ), unready AS (
+    -- Without a join, by which the planner would go through all memories of a tenant that it thinks small.
     UPDATE memories
-    SET status = 'PENDING', job_id = part.retry_id, updated_at = $4
-    FROM (SELECT old.job_id, old.retry_id, item.memory_id, item.place
-          FROM old
-          CROSS JOIN unnest(old.memory_ids) WITH ORDINALITY AS item (memory_id, place)) AS part
-    WHERE memories.tenant_id = $1 AND memories.memory_id = part.memory_id AND memories.job_id = part.job_id
-      AND memories.status = 'FAILED'
-    RETURNING part.retry_id, part.memory_id, part.place
+    SET status = 'PENDING', updated_at = $4,
+        job_id = ((SELECT jsonb_object_agg(old.job_id, old.retry_id) FROM old) ->> memories.job_id::text)::uuid
+    WHERE memories.tenant_id = $1 AND memories.memory_id = ANY (ARRAY(SELECT unnest(old.memory_ids) FROM old))
+      AND memories.job_id = ANY (ARRAY(SELECT old.job_id FROM old)) AND memories.status = 'FAILED'
+    RETURNING memories.memory_id, memories.job_id AS retry_id
 ), work AS (
-    SELECT retry_id, array_agg(memory_id ORDER BY place) AS memory_ids FROM unready GROUP BY retry_id
+    SELECT retry_id, array_agg(memory_id) AS memory_ids FROM unready GROUP BY retry_id
 ), made AS (
     INSERT INTO jobs (tenant_id, job_id, retry_of, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at,
                       last_seq, created_at)
-    SELECT $1, retry_id, old.job_id, old.kind, 'QUEUED', old.priority, old.user_id, work.memory_ids,
+    SELECT $1, retry_id, old.job_id, old.kind, 'QUEUED', old.priority, old.user_id,
+           ARRAY(SELECT item.memory_id
+                 FROM unnest(old.memory_ids) WITH ORDINALITY AS item (memory_id, place)
+                 WHERE item.memory_id = ANY (work.memory_ids)
+                 ORDER BY item.place),
            COALESCE(
                (SELECT jsonb_agg(stage.value || '{"status": "PENDING", "completed": 0, "total": 0}' ORDER BY stage.place)
                 FROM jsonb_array_elements(old.stages) WITH ORDINALITY AS stage (value, place)), '[]'),
