@@ -10,11 +10,12 @@ from typing import Any
 import asyncpg
 import pytest
 
+from memoro_core.ids import new_id
 from memoro_core.postgres.queries import load_queries
 from tests.support.domain import Domain
 from tests.support.jobs import now
 
-WAITING, HINTED, DEFERRED, ENDED = 20_000, 100, 1_000, 60_000
+WAITING, HINTED, DEFERRED, ENDED = 10_000, 100, 1_000, 40_000
 HOUR = timedelta(hours=1)
 INSERT = """
     INSERT INTO jobs (tenant_id, job_id, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at,
@@ -56,13 +57,17 @@ def _nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
 async def scans(domain: Domain, file: str, name: str, *parameters: object) -> dict[str, float]:
     """Which indexes of `jobs` a statement reads, and how many rows it gets from each. What it changes is taken back."""
     explain = "EXPLAIN (ANALYZE, FORMAT JSON) " + load_queries(file)[name]
-    read: dict[str, float] = {}
     async with domain.database.system_tx() as connection:
         await connection.execute("SAVEPOINT before")
         text = await connection.fetchval(explain, *parameters)
         await connection.execute("ROLLBACK TO before")
+    return _reads(text, "jobs")
+
+
+def _reads(text: str, table: str) -> dict[str, float]:
+    read: dict[str, float] = {}
     for node in _nodes(json.loads(text)[0]["Plan"]):
-        if node.get("Relation Name") == "jobs" and node["Node Type"] != "ModifyTable":
+        if node.get("Relation Name") == table and node["Node Type"] != "ModifyTable":
             index = node.get("Index Name") or next(
                 (part["Index Name"] for part in _nodes(node) if "Index Name" in part), node["Node Type"]
             )
@@ -112,3 +117,38 @@ async def test_what_is_due_later_is_looked_for_in_the_queue_only(many: Domain) -
     read = await scans(many, "deferrals", "hasten", now(), None, 500, {"state": "QUEUED"})
     assert "Seq Scan" not in read
     assert sum(read.values()) < WAITING * 1.1
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "state", "rest"),
+    [
+        ("queues", "cancel_all", "QUEUED", "now(), {events}, {new_ids}, {texts}, 'job.cancelled', now()"),
+        ("retries", "retry", "FAILED", "{new_ids}, now(), 5, '{{}}'"),
+    ],
+)
+async def test_a_batch_reads_what_it_changes_of_a_tenant_that_the_planner_thinks_small(
+    domain: Domain, file: str, name: str, state: str, rest: str
+) -> None:
+    """As it does of every tenant that has come since the statistics were made."""
+    async with domain.database.tenant_tx(domain.tenant, generic_plans=True) as connection:
+        await connection.execute(INSERT, 5_000, state, -HOUR, False, state == "FAILED")
+        await connection.execute(
+            "INSERT INTO memories (tenant_id, memory_id, user_id, kind, text, content_hash, status, occurred_at,"
+            " job_id, created_at, updated_at)"
+            " SELECT tenant_id, memory_ids[1], 'u', 'TEXT', 'tea', '\\x00', 'FAILED', now(), job_id, now(), now()"
+            " FROM jobs"
+        )
+        rows = await connection.fetch("SELECT job_id FROM jobs LIMIT 100")
+        arrays = {
+            "ids": "'{" + ",".join(str(row["job_id"]) for row in rows) + "}'",
+            "new_ids": "'{" + ",".join(str(new_id()) for _ in rows) + "}'",
+            "events": "ARRAY[" + ",".join(["'{}'::jsonb"] * 100) + "]",
+            "texts": "'{" + ",".join(["x"] * 100) + "}'",
+        }
+        await connection.execute(f"PREPARE batch AS {load_queries(file)[name]}")
+        text = await connection.fetchval(
+            f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE batch('{domain.tenant}', {arrays['ids']}, {rest.format(**arrays)})"
+        )
+        await connection.execute("DEALLOCATE batch")
+    for table in ("jobs", "memories"):
+        assert sum(_reads(text, table).values()) < 1_000, table
