@@ -79,15 +79,15 @@ async def test_jobs_that_have_not_ended_are_lost_and_have_no_end(domain: Domain,
 
 async def test_results_that_a_job_claims_but_that_are_not_there_are_seen(domain: Domain, owner: Owner) -> None:
     ref = await new_job(domain)
-    held = await claim(domain.job_store, ref)
-    await domain.job_store.finish(held, succeeded(held), now=now())
+    held = await claim(domain.run_store, ref)
+    await domain.run_store.finish(held, succeeded(held), now=now())
     assert await read_outcome(owner, domain.tenant, [str(ref.job_id)]) == Outcome(1, 0, 0, 1)
 
 
 async def test_an_end_that_is_told_twice_is_seen(domain: Domain, owner: Owner) -> None:
     ref = await new_job(domain)
-    held = await claim(domain.job_store, ref)
-    await domain.job_store.finish(held, succeeded(held), now=now())
+    held = await claim(domain.run_store, ref)
+    await domain.run_store.finish(held, succeeded(held), now=now())
     await owner.execute(
         """
         INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
