@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from typing import Final
@@ -35,10 +36,23 @@ SELECT $1, job_id, 1, $6::jsonb, at FROM item
 """
 _TABLES: Final = ("jobs", "job_events", "memories")
 _SLOW: Final = 120.0
+_TOP_UP: Final = 0.1
 
 
 async def fill(owner: asyncpg.Connection[asyncpg.Record], tenant_id: TenantId, count: int) -> None:
     """Makes the tenant's queue `count` jobs long; no worker has been told of those that are added."""
+    await _top_up(owner, tenant_id, count)
+    await _tidy(owner)
+
+
+async def keep_short(owner: asyncpg.Connection[asyncpg.Record], tenant_id: TenantId, count: int) -> None:
+    """Keeps the tenant's queue `count` jobs long, for ever: work for all workers, and hardly a queue."""
+    while True:
+        await _top_up(owner, tenant_id, count)
+        await asyncio.sleep(_TOP_UP)
+
+
+async def _top_up(owner: asyncpg.Connection[asyncpg.Record], tenant_id: TenantId, count: int) -> None:
     waiting = await owner.fetchval("SELECT count(*) FROM jobs WHERE tenant_id = $1 AND state = 'QUEUED'", tenant_id)
     if waiting < count:
         now = datetime.now(UTC)
@@ -47,7 +61,6 @@ async def fill(owner: asyncpg.Connection[asyncpg.Record], tenant_id: TenantId, c
             *(_CREATE, tenant_id, count - waiting, USERS, now, json.dumps(stages), json.dumps(event), TEXT),
             timeout=_SLOW,
         )
-    await _tidy(owner)
 
 
 async def drop(owner: asyncpg.Connection[asyncpg.Record], tenant_id: TenantId) -> None:

@@ -2,7 +2,8 @@
 
 The light tenant adds one memory after the other over gRPC; a job's start is measured from its acceptance to its claim,
 both as its row tells them. The jobs of both wait as for a provider. Both tenants are of the tier `pro`; beside it
-stands, without a bar, a tenant of the tier `free` against one of the tier `enterprise`.
+stands, without a bar, a tenant of the tier `free` against one of the tier `enterprise`. A short queue, which keeps the
+workers as busy, tells what is due to the queue's length and what to the processors, which all here share.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeAlias
 from uuid import UUID
 
@@ -31,10 +34,12 @@ from benchmarks.deployment import (
 from benchmarks.outcome import count_unended
 from benchmarks.report import Result, percentile, publish, table
 from memoro import AsyncClient
+from memoro_core.tasks import end_task
 from memoro_core.tenancy.model import Tier
 
 TARGET: Final = 1.5
-PAIRS: Final = ((Tier.PRO, Tier.PRO), (Tier.FREE, Tier.ENTERPRISE))
+Pair = tuple[Tier, Tier]
+PAIRS: Final[tuple[Pair, ...]] = ((Tier.PRO, Tier.PRO), (Tier.FREE, Tier.ENTERPRISE))
 """The light tenant's tier and the heavy one's; the first pair has the bar."""
 _PAUSE: Final = 0.1
 _FIRST: Final = 20
@@ -52,6 +57,7 @@ class Load:
     """What the heavy tenant and the workers are."""
 
     queued: int
+    short: int
     workers: int
     concurrency: int
     wait: float
@@ -68,28 +74,33 @@ class Phase:
 
 
 async def main(load: Load, rounds: int = 3, seconds: float = 15.0) -> Result:
-    """Idle and loaded phases in turn, for each pair of tenants."""
-    idle: dict[tuple[Tier, Tier], list[Phase]] = {pair: [] for pair in PAIRS}
-    loaded: dict[tuple[Tier, Tier], list[Phase]] = {pair: [] for pair in PAIRS}
+    """Idle, busy and loaded phases in turn, for each pair of tenants."""
+    measured: defaultdict[tuple[Pair, str], list[Phase]] = defaultdict(list)
+    idle, short, long = "idle", f"{load.short} queued", f"{load.queued} queued"
     async with AsyncExitStack() as stack:
         deployment = await stack.enter_async_context(open_deployment())
         await stack.enter_async_context(running("benchmarks.keep_awake"))
-        owner = await asyncpg.connect(deployment.stack.owner_url)
+        owner, other = [await asyncpg.connect(deployment.stack.owner_url) for _ in range(2)]
         stack.push_async_callback(owner.close)
+        stack.push_async_callback(other.close)
         _, endpoint = await stack.enter_async_context(running_server(deployment))
         await _start_workers(stack, deployment, load)
-        accounts = [
-            (
+        accounts = {
+            (light, heavy): (
                 await add_account(deployment, f"light-{light}", light),
                 await add_account(deployment, f"heavy-{heavy}", heavy),
             )
             for light, heavy in PAIRS
-        ]
+        }
         for _ in range(rounds):
-            for pair, (light, heavy) in zip(PAIRS, accounts, strict=True):
-                idle[pair].append(await _phase(owner, endpoint, light, heavy, seconds))
+            for pair, (light, heavy) in accounts.items():
+                phase = partial(_phase, owner, endpoint, light, heavy, seconds)
+                measured[pair, idle].append(await phase())
+                topping_up = asyncio.create_task(backlog.keep_short(other, heavy.tenant_id, load.short))
+                measured[pair, short].append(await phase())
+                await end_task(topping_up)
                 await backlog.fill(owner, heavy.tenant_id, load.queued)
-                loaded[pair].append(await _phase(owner, endpoint, light, heavy, seconds))
+                measured[pair, long].append(await phase())
                 await backlog.drop(owner, heavy.tenant_id)
 
     print(
@@ -97,17 +108,14 @@ async def main(load: Load, rounds: int = 3, seconds: float = 15.0) -> Result:
             f"From acceptance to start, {load.workers} workers of {load.concurrency}, jobs of {load.wait * 1000:g} ms",
             ("light tenant", "heavy tenant", "starts", "not started", "p50 ms", "p99 ms", "longest ms", *_HEAVY),
             [
-                _row(light, other, phases)
-                for light, heavy in PAIRS
-                for other, phases in (
-                    ("idle", idle[light, heavy]),
-                    (f"{heavy}, {load.queued} queued", loaded[light, heavy]),
-                )
+                _row(pair[0], f"{pair[1]}, {kind}", measured[pair, kind])
+                for pair in PAIRS
+                for kind in (idle, short, long)
             ],
         )
     )
-    value, floor = (_p99(kind[PAIRS[0]]) for kind in (loaded, idle))
-    started = not any(one.unstarted for one in loaded[PAIRS[0]])
+    value, floor = (_p99(measured[PAIRS[0], kind]) for kind in (long, idle))
+    started = not any(one.unstarted for one in measured[PAIRS[0], long])
     return Result("fair", value, floor, value / floor, TARGET, started and value / floor <= TARGET)
 
 
@@ -197,16 +205,10 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=15.0, help="of each phase")
     parser.add_argument("--queued", type=int, default=50_000)
+    parser.add_argument("--short", type=int, default=100, help="the short queue")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--wait", type=float, default=0.05, help="seconds that each job waits")
     options = parser.parse_args()
-    publish(
-        asyncio.run(
-            main(
-                Load(options.queued, options.workers, options.concurrency, options.wait),
-                options.rounds,
-                options.seconds,
-            )
-        )
-    )
+    load = Load(options.queued, options.short, options.workers, options.concurrency, options.wait)
+    publish(asyncio.run(main(load, options.rounds, options.seconds)))
