@@ -109,7 +109,7 @@ async def open_container(settings: Settings, *, preload_extraction: bool = False
             hinter,
             runner,
             clock,
-            priorities=PriorityRule(),
+            priorities=PriorityRule(settings.long_conversation, settings.short_text),
             max_attempts=settings.job_max_attempts,
         )
         stack.push_async_callback(memories.close)

@@ -61,6 +61,11 @@ class Settings(BaseSettings):
     auth_cache_ttl: float = Field(default=1.0, gt=0, le=2.0)
     """How long a key's standing is remembered; a revocation takes effect within it."""
 
+    long_conversation: int = Field(default=20, ge=1)
+    """A conversation of more messages has a high priority, unless its caller says otherwise."""
+    short_text: int = Field(default=40, ge=0)
+    """A text of fewer characters has a low priority, unless its caller says otherwise."""
+
     worker_concurrency: int = Field(default=16, ge=1, le=1000)
     worker_processes: int = Field(default=1, ge=1, le=64)
     job_timeout: float = Field(default=120.0, gt=0)

@@ -140,6 +140,8 @@ class Job:
     usage: JobUsage = field(default_factory=JobUsage)
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    trace_parent: str | None = None
+    """The trace of the call that made it; only jobs that are about to be stored or run have it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+import structlog
+
 from memoro_core.batching import Coalescer
 from memoro_core.clock import Clock
 from memoro_core.errors import Reason, etag_mismatch, not_found
@@ -31,11 +33,13 @@ from memoro_core.memory.model import (
 from memoro_core.memory.ports import Draft, Hinter, JobExecutor, MemoryStore, Replay, Stored
 from memoro_core.memory.priority import PriorityRule
 from memoro_core.paging import Page, cut, identifier
+from memoro_core.tracing import current_trace_parent
 
 ACCEPT_BATCH: Final = 128
 """How many concurrent adds of a tenant are stored in one transaction at most; the next gathers while it commits."""
 ACCEPT_LINGER: Final = 0.008
 """Seconds that a transaction waits for more adds of a tenant whose last one held several."""
+_log: Final = structlog.get_logger(__name__)
 
 
 class MemoryService:
@@ -212,8 +216,10 @@ class MemoryService:
         await self._accepting.close()
 
     def _queued(self, tenant_id: TenantId, stored: Stored) -> Accepted:
-        if stored.job is not None and stored.in_flight:
-            self._hinter.hint(JobRef(tenant_id, stored.job.id))
+        if stored.job is not None:
+            if stored.in_flight:
+                self._hinter.hint(JobRef(tenant_id, stored.job.id))
+            _log.debug("job_hinted" if stored.in_flight else "job_waits", job_id=str(stored.job.id))
         return Accepted(stored.memories, stored.job)
 
     async def _replayed(self, tenant_id: TenantId, replay: Replay) -> Accepted:
@@ -237,6 +243,7 @@ class MemoryService:
             run_at=now,
             sequence=1,
             created_at=now,
+            trace_parent=current_trace_parent(),
         )
 
     @staticmethod

@@ -50,6 +50,7 @@ def job_of(row: Record) -> Job:
         usage=JobUsage(row["input_tokens"], row["output_tokens"]),
         started_at=row["started_at"],
         ended_at=row["ended_at"],
+        trace_parent=row.get("trace_parent"),
     )
 
 

@@ -65,6 +65,7 @@ class PostgresMemoryStore:
                 job.stages,
                 job.max_attempts,
                 _queued_event(job),
+                job.trace_parent,
             )
             if row is None:
                 assert idempotency is not None
@@ -146,6 +147,7 @@ class PostgresMemoryStore:
                 job.max_attempts,
                 job.created_at,
                 _queued_event(job),
+                job.trace_parent,
             )
         return Stored([memory], job, in_flight)
 
@@ -201,6 +203,7 @@ async def _accept(
         first.max_attempts,
         [_queued_event(draft.job) for draft in drafts],
         [draft.run_by_caller for draft in drafts],
+        [draft.job.trace_parent for draft in drafts],
     )
     hinted: dict[JobId, bool] = {row["job_id"]: row["hinted"] for row in rows}
     repeated = [draft.idempotency for draft in drafts if draft.idempotency and draft.job.id not in hinted]

@@ -61,7 +61,7 @@ WITH waiting AS (
     WHERE jobs.tenant_id = waiting.tenant_id AND jobs.job_id = waiting.job_id
     RETURNING jobs.tenant_id, jobs.job_id, kind, state, priority, user_id, memory_ids, stages, partial, attempt, max_attempts,
               run_at, run_lease, cancel_requested, last_seq, input_tokens, output_tokens, error, result, created_at,
-              started_at, ended_at
+              started_at, ended_at, trace_parent
 ), told AS (
     INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
     SELECT tenant_id, job_id, last_seq, $7::jsonb || jsonb_build_object('seq', last_seq, 'attempt', attempt), $4

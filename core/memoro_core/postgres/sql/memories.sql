@@ -12,10 +12,11 @@
 WITH item AS (
     SELECT *
     FROM unnest($2::timestamptz[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bytea[], $8::jsonb[],
-                $9::timestamptz[], $10::smallint[], $11::text[], $12::bytea[], $15::jsonb[], $16::boolean[])
+                $9::timestamptz[], $10::smallint[], $11::text[], $12::bytea[], $15::jsonb[], $16::boolean[],
+                $17::text[])
         WITH ORDINALITY
         AS item (created_at, memory_id, job_id, user_id, text, content_hash, metadata, occurred_at, priority, request_id,
-                 fingerprint, event, run_by_caller, place)
+                 fingerprint, event, run_by_caller, trace_parent, place)
 ), recorded AS (
     INSERT INTO idempotency_records (tenant_id, request_id, fingerprint, answer, created_at)
     SELECT $1, request_id, fingerprint,
@@ -70,9 +71,9 @@ WITH item AS (
     FROM accepted
 ), queued AS (
     INSERT INTO jobs (tenant_id, job_id, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at, hinted_at,
-                      last_seq, created_at)
+                      last_seq, trace_parent, created_at)
     SELECT $1, job_id, 'memory.enrich', 'QUEUED', priority, user_id, ARRAY[memory_id], $13::jsonb, $14, created_at,
-           CASE WHEN hinted THEN created_at END, 1, created_at
+           CASE WHEN hinted THEN created_at END, 1, trace_parent, created_at
     FROM placed
 ), told AS (
     INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
@@ -120,9 +121,9 @@ WITH recorded AS (
                 LIMIT tiers.user_in_flight) AS counted)
 ), queued AS (
     INSERT INTO jobs (tenant_id, job_id, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at, hinted_at,
-                      last_seq, created_at)
+                      last_seq, trace_parent, created_at)
     SELECT $1, $7, 'memory.enrich', 'QUEUED', $8, $3, $9::uuid[], $16::jsonb, $17, $2,
-           CASE WHEN EXISTS (SELECT FROM room) THEN $2::timestamptz END, 1, $2
+           CASE WHEN EXISTS (SELECT FROM room) THEN $2::timestamptz END, 1, $19, $2
     FROM conversation
 ), told AS (
     INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
@@ -200,9 +201,9 @@ WITH room AS (
                 LIMIT tiers.user_in_flight) AS counted)
 ), queued AS (
     INSERT INTO jobs (tenant_id, job_id, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at, hinted_at,
-                      last_seq, created_at)
+                      last_seq, trace_parent, created_at)
     VALUES ($1, $2, 'memory.enrich', 'QUEUED', $3, $4, $5, $6, $7, $8, CASE WHEN EXISTS (SELECT FROM room) THEN $8::timestamptz END,
-            1, $8)
+            1, $10, $8)
 ), told AS (
     INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
     VALUES ($1, $2, 1, $9, $8)
