@@ -13,9 +13,12 @@ from datetime import timedelta
 from memoro_core.clock import Clock, SystemClock
 from memoro_core.graph.service import GraphService
 from memoro_core.idempotency import RequestStore
+from memoro_core.jobs.cron import Cron, time_zone_of
 from memoro_core.jobs.hinter import BackgroundHinter
 from memoro_core.jobs.model import JobKind
 from memoro_core.jobs.ports import EventTail, HintQueue, JobStore
+from memoro_core.jobs.recurring import Recurring, Schedule
+from memoro_core.jobs.retention import Retention, RetentionPolicy
 from memoro_core.jobs.retry import RetryPolicy
 from memoro_core.jobs.runner import JobRunner, RunPolicy
 from memoro_core.jobs.service import JobsService
@@ -34,6 +37,8 @@ from memoro_core.postgres.graph_store import PostgresGraphStore
 from memoro_core.postgres.idempotency_store import PostgresRequestStore
 from memoro_core.postgres.job_store import PostgresJobStore
 from memoro_core.postgres.memory_store import PostgresMemoryStore
+from memoro_core.postgres.retention_store import PostgresRetentionStore
+from memoro_core.postgres.schedule_store import PostgresScheduleStore
 from memoro_core.postgres.search_store import PostgresSearchStore
 from memoro_core.postgres.service_check import check_service_role
 from memoro_core.postgres.tenancy_store import PostgresTenancyStore
@@ -72,6 +77,7 @@ class Container:
     job_runner: JobRunner
     hints: HintQueue
     event_tail: EventTail
+    recurring: Recurring
     webhooks: WebhooksService
     webhook_deliverer: WebhookDeliverer
 
@@ -113,6 +119,9 @@ async def open_container(settings: Settings, *, preload_extraction: bool = False
             max_attempts=settings.job_max_attempts,
         )
         stack.push_async_callback(memories.close)
+        requests = PostgresRequestStore(database)
+        recurring = _recurring(settings, database, requests, clock)
+        stack.push_async_callback(recurring.close)
         webhook_store = PostgresWebhookStore(database)
         seal = SecretSeal(settings.secret_key.get_secret_value() if settings.secret_key else None)
         sender = await stack.enter_async_context(open_sender(allow_private=settings.webhook_allow_private))
@@ -134,10 +143,11 @@ async def open_container(settings: Settings, *, preload_extraction: bool = False
             tenancy=TenancyService(tenancy_store, clock),
             authenticator=authenticator,
             job_store=job_store,
-            requests=PostgresRequestStore(database),
+            requests=requests,
             job_runner=runner,
             hints=hints,
             event_tail=tail,
+            recurring=recurring,
             webhooks=WebhooksService(webhook_store, seal, clock, allow_private=settings.webhook_allow_private),
             webhook_deliverer=WebhookDeliverer(
                 webhook_store,
@@ -149,6 +159,16 @@ async def open_container(settings: Settings, *, preload_extraction: bool = False
                 retention=timedelta(seconds=settings.webhook_retention),
             ),
         )
+
+
+def _recurring(settings: Settings, database: Database, requests: RequestStore, clock: Clock) -> Recurring:
+    retention = Retention(
+        PostgresRetentionStore(database),
+        requests,
+        RetentionPolicy(timedelta(seconds=settings.kept_succeeded), timedelta(seconds=settings.kept_failed)),
+    )
+    cron = Cron(settings.retention_schedule, time_zone_of(settings.time_zone))
+    return Recurring(PostgresScheduleStore(database), [Schedule("retention", cron, retention.sweep)], clock)
 
 
 def _runner(

@@ -17,6 +17,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from memoro_core.jobs.cron import Cron, time_zone_of
+
 LOCAL_EMBEDDING_DIMENSIONS: Final = 256
 """How long the vectors of the local provider are."""
 
@@ -79,6 +81,15 @@ class Settings(BaseSettings):
     hint_timeout: float = Field(default=5.0, gt=0)
     """A queued job whose hint is older than this is hinted again."""
 
+    time_zone: str = "UTC"
+    """The IANA name of the zone that schedules are read in."""
+    retention_schedule: str = "*/10 * * * *"
+    """When what is old is deleted: a cron expression."""
+    kept_succeeded: float = Field(default=7 * 86_400.0, ge=3600)
+    """How long jobs are kept that succeeded or were cancelled, where their tier does not say."""
+    kept_failed: float = Field(default=30 * 86_400.0, ge=3600)
+    """How long failed jobs are kept, where their tier does not say."""
+
     secret_key: SecretStr | None = Field(default=None, min_length=32)
     """What seals webhook secrets in the database; the same for all servers and workers. None: they are not sealed."""
     webhook_allow_private: bool = False
@@ -117,6 +128,7 @@ class Settings(BaseSettings):
             raise ValueError("MEMORO_JOB_LEASE must be more than twice MEMORO_JOB_HEARTBEAT")
         if "openai" in (self.embedding_provider, self.extraction_provider) and self.openai_api_key is None:
             raise ValueError("the openai provider needs OPENAI_API_KEY")
+        Cron(self.retention_schedule, time_zone_of(self.time_zone))
         return self
 
     @property

@@ -6,7 +6,7 @@ The OpenTelemetry API alone passes contexts on. Spans appear where its SDK is in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
 from opentelemetry import trace
@@ -21,6 +21,7 @@ from memoro_core.ids import JobId
 HEADER: Final = "traceparent"
 _MAX_LENGTH: Final = 512
 """Characters: versions to come may be longer than the 55 of today's."""
+_NOWHERE: Final = Context()
 _TRACER: Final = trace.get_tracer("memoro")
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 
@@ -43,11 +44,14 @@ def trace_id_of(trace_parent: str | None) -> str | None:
     return trace.format_trace_id(context.trace_id) if context.is_valid else None
 
 
-@contextmanager
-def call_span(name: str, trace_parent: str | None, attributes: Mapping[str, AttributeValue]) -> Iterator[Span]:
-    """The span of a call that this process answers, in its caller's trace. What is malformed counts as absent."""
-    with _span(name, SpanKind.SERVER, trace_parent, attributes) as span:
-        yield span
+def call_span(
+    name: str, trace_parent: str | None, attributes: Mapping[str, AttributeValue]
+) -> AbstractContextManager[Span]:
+    """The span of a call that this process answers, in its caller's trace; log lines within it carry `trace_id`.
+
+    A `trace_parent` that is malformed counts as absent.
+    """
+    return _span(name, SpanKind.SERVER, trace_parent, attributes)
 
 
 @contextmanager
@@ -80,7 +84,7 @@ def _span(
 ) -> Iterator[Span]:
     # What an exception says may hold texts of users: a span gets no more of it than its reason.
     span = _TRACER.start_span(
-        name, _parent(trace_parent), kind, dict(attributes), record_exception=False, set_status_on_exception=False
+        name, _parent(trace_parent), kind, attributes, record_exception=False, set_status_on_exception=False
     )
     context = span.get_span_context()
     if not context.is_valid:
@@ -95,5 +99,5 @@ def _span(
 
 def _parent(trace_parent: str | None) -> Context:
     if trace_parent is None or len(trace_parent) > _MAX_LENGTH:
-        return Context()
-    return _PROPAGATOR.extract({HEADER: trace_parent}, Context())
+        return _NOWHERE
+    return _PROPAGATOR.extract({HEADER: trace_parent}, _NOWHERE)
