@@ -13,6 +13,7 @@ from pydantic import (
     RedisDsn,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -128,8 +129,19 @@ class Settings(BaseSettings):
             raise ValueError("MEMORO_JOB_LEASE must be more than twice MEMORO_JOB_HEARTBEAT")
         if "openai" in (self.embedding_provider, self.extraction_provider) and self.openai_api_key is None:
             raise ValueError("the openai provider needs OPENAI_API_KEY")
-        Cron(self.retention_schedule, time_zone_of(self.time_zone))
         return self
+
+    @field_validator("time_zone")
+    @classmethod
+    def _check_time_zone(cls, name: str) -> str:
+        time_zone_of(name)
+        return name
+
+    @field_validator("retention_schedule")
+    @classmethod
+    def _check_schedule(cls, expression: str) -> str:
+        Cron(expression, time_zone_of("UTC"))
+        return expression
 
     @property
     def owner_database_url(self) -> str:
