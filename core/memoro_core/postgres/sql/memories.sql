@@ -49,7 +49,7 @@ WITH item AS (
     ) AS busy
     WHERE tenant_room.jobs > 0
 ), within_user_room AS (
-    SELECT accepted.*,
+    SELECT job_id, run_by_caller, place,
            run_by_caller
                OR row_number() OVER (PARTITION BY user_id ORDER BY run_by_caller DESC, place) <= coalesce(user_room.jobs, 0)
                AS has_room
@@ -57,7 +57,7 @@ WITH item AS (
     LEFT JOIN user_room USING (user_id)
 ), placed AS (
     -- What its user has no room for takes none of the tenant's.
-    SELECT within_user_room.*,
+    SELECT job_id,
            run_by_caller
                OR has_room AND row_number() OVER (PARTITION BY has_room ORDER BY run_by_caller DESC, place)
                                <= (SELECT jobs FROM tenant_room)
@@ -74,7 +74,8 @@ WITH item AS (
                       last_seq, trace_parent, created_at)
     SELECT $1, job_id, 'memory.enrich', 'QUEUED', priority, user_id, ARRAY[memory_id], $13::jsonb, $14, created_at,
            CASE WHEN hinted THEN created_at END, 1, trace_parent, created_at
-    FROM placed
+    FROM accepted
+    JOIN placed USING (job_id)
 ), told AS (
     INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
     SELECT $1, job_id, 1, event, created_at FROM accepted
