@@ -136,7 +136,7 @@ async def test_a_tenant_beyond_the_cap_waits(domain: Domain, set_tier: SetTier) 
 async def test_a_running_job_takes_room_and_an_ended_one_does_not(domain: Domain, set_tier: SetTier) -> None:
     await set_tier(1, 1)
     await add(domain)
-    await claim(domain.job_store, domain.hinted[0])
+    await claim(domain.run_store, domain.hinted[0])
     await add(domain)
     assert len(domain.hinted) == 1
     other = await domain.job_store.cancel(domain.tenant, domain.hinted[0].job_id, now=datetime.now(UTC))
