@@ -13,12 +13,15 @@ from importlib.metadata import version
 
 from memoro_core.clock import Clock, SystemClock
 from memoro_core.graph.service import GraphService
+from memoro_core.jobs.cron import Cron, time_zone_of
 from memoro_core.jobs.heart import Heart, LeaseStore, WorkerIdentity
 from memoro_core.jobs.hinter import BackgroundHinter
 from memoro_core.jobs.model import JobKind
 from memoro_core.jobs.operation_ports import DeferralStore
 from memoro_core.jobs.operations import OperationsService
 from memoro_core.jobs.ports import EventTail, HintQueue, JobStore
+from memoro_core.jobs.recurring import Recurring, Schedule
+from memoro_core.jobs.retention import Retention, RetentionPolicy
 from memoro_core.jobs.retry import RetryPolicy
 from memoro_core.jobs.run_ports import JobHandler, RunStore
 from memoro_core.jobs.runner import JobRunner, RunPolicy
@@ -44,8 +47,10 @@ from memoro_core.postgres.job_store import PostgresJobStore
 from memoro_core.postgres.lease_store import PostgresLeaseStore
 from memoro_core.postgres.memory_store import PostgresMemoryStore
 from memoro_core.postgres.queue_store import PostgresQueueStore
+from memoro_core.postgres.retention_store import PostgresRetentionStore
 from memoro_core.postgres.retry_store import PostgresRetryStore
 from memoro_core.postgres.run_store import PostgresRunStore
+from memoro_core.postgres.schedule_store import PostgresScheduleStore
 from memoro_core.postgres.scheduling_store import PostgresSchedulingStore
 from memoro_core.postgres.search_store import PostgresSearchStore
 from memoro_core.postgres.service_check import check_service_role
@@ -90,6 +95,7 @@ class Container:
     waiting: SchedulingStore
     hints: HintQueue
     event_tail: EventTail
+    recurring: Recurring
     webhooks: WebhooksService
     webhook_deliverer: WebhookDeliverer
 
@@ -155,10 +161,12 @@ async def open_container(
             hinter,
             runner,
             clock,
-            priorities=PriorityRule(),
+            priorities=PriorityRule(settings.long_conversation, settings.short_text),
             max_attempts=settings.job_max_attempts,
         )
         stack.push_async_callback(memories.close)
+        recurring = _recurring(settings, database, clock)
+        stack.push_async_callback(recurring.close)
         webhook_store = PostgresWebhookStore(database)
         seal = SecretSeal(settings.secret_key.get_secret_value() if settings.secret_key else None)
         sender = await stack.enter_async_context(open_sender(allow_private=settings.webhook_allow_private))
@@ -194,7 +202,6 @@ async def open_container(
             scheduler=Scheduler(
                 run_store,
                 waiting,
-                PostgresRequestStore(database),
                 hints,
                 tail,
                 clock,
@@ -204,6 +211,7 @@ async def open_container(
             waiting=waiting,
             hints=hints,
             event_tail=tail,
+            recurring=recurring,
             webhooks=WebhooksService(webhook_store, seal, clock, allow_private=settings.webhook_allow_private),
             webhook_deliverer=WebhookDeliverer(
                 webhook_store,
@@ -215,6 +223,16 @@ async def open_container(
                 retention=timedelta(seconds=settings.webhook_retention),
             ),
         )
+
+
+def _recurring(settings: Settings, database: Database, clock: Clock) -> Recurring:
+    retention = Retention(
+        PostgresRetentionStore(database),
+        PostgresRequestStore(database),
+        RetentionPolicy(timedelta(seconds=settings.kept_succeeded), timedelta(seconds=settings.kept_failed)),
+    )
+    cron = Cron(settings.retention_schedule, time_zone_of(settings.time_zone))
+    return Recurring(PostgresScheduleStore(database), [Schedule("retention", cron, retention.sweep)], clock)
 
 
 def _handlers(

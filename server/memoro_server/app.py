@@ -24,6 +24,7 @@ from memoro_server.interceptors.drain import DrainInterceptor
 from memoro_server.interceptors.errors import ErrorsInterceptor
 from memoro_server.interceptors.request_id import RequestIdInterceptor
 from memoro_server.interceptors.telemetry import TelemetryInterceptor
+from memoro_server.interceptors.tracing import TracingInterceptor
 from memoro_server.interceptors.validation import ValidationInterceptor
 from memoro_server.metrics import ServerMetrics
 from memoro_server.monitor import Monitor
@@ -131,6 +132,7 @@ class MemoroServer:
     def _interceptors(self, container: Container, rules: Rules) -> Sequence[Interceptor]:
         return (
             RequestIdInterceptor(),
+            TracingInterceptor(),
             TelemetryInterceptor(self._metrics),
             ErrorsInterceptor(),
             self._drain,

@@ -9,15 +9,12 @@ import structlog
 
 from memoro_core.clock import Clock
 from memoro_core.errors import MemoroError
-from memoro_core.idempotency import RETENTION, RequestStore
 from memoro_core.jobs.ports import EventTail, HintQueue
 from memoro_core.jobs.retry import RetryPolicy
 from memoro_core.jobs.run_ports import RunStore
 from memoro_core.jobs.scheduling_ports import SchedulingStore
 from memoro_core.jobs.states import lost
 
-_FORGOTTEN_AT_ONCE: Final = 10_000
-"""Request ids that one round forgets at most: more than arrive between two rounds."""
 _CLOCK_SKEW: Final = timedelta(seconds=2)
 """How far the clocks of Redis and of those who mark jobs hinted may differ."""
 _BATCH: Final = 500
@@ -31,7 +28,6 @@ class Scheduler:
         self,
         runs: RunStore,
         waiting: SchedulingStore,
-        requests: RequestStore,
         hints: HintQueue,
         tail: EventTail,
         clock: Clock,
@@ -41,7 +37,6 @@ class Scheduler:
     ) -> None:
         self._runs = runs
         self._waiting = waiting
-        self._requests = requests
         self._hints = hints
         self._tail = tail
         self._clock = clock
@@ -52,7 +47,6 @@ class Scheduler:
         """Requeues or ends what lost its worker, and lets jobs wait again whose hint was lost. Raises UNAVAILABLE."""
         await self._reap()
         await self._find_lost_hints()
-        await self._requests.forget(before=self._clock.now() - RETENTION, limit=_FORGOTTEN_AT_ONCE)
 
     async def _reap(self) -> None:
         now = self._clock.now()

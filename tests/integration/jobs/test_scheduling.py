@@ -17,7 +17,6 @@ from memoro_core.jobs.model import JobKind, JobRef, JobState
 from memoro_core.jobs.retry import RetryPolicy
 from memoro_core.jobs.scheduler import Scheduler
 from memoro_core.postgres import leader
-from memoro_core.postgres.idempotency_store import PostgresRequestStore
 from memoro_core.postgres.leader import Leadership
 from memoro_core.queue.hints import RedisHintQueue
 from memoro_core.redis.client import open_redis
@@ -39,7 +38,6 @@ def scheduler(domain: Domain, hints: RedisHintQueue, tail: RedisEventTail, *, hi
     return Scheduler(
         domain.run_store,
         domain.waiting,
-        PostgresRequestStore(domain.database),
         hints,
         tail,
         SystemClock(),
