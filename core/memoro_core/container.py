@@ -192,6 +192,7 @@ async def open_container(
                 tail,
                 clock,
                 max_attempts=settings.job_max_attempts,
+                time_zone=time_zone_of(settings.time_zone),
             ),
             watcher=await stack.enter_async_context(JobWatcher(job_store, tail, heartbeat=settings.watch_heartbeat)),
             tenancy=TenancyService(tenancy_store, clock),
@@ -200,13 +201,7 @@ async def open_container(
             deferrals=deferrals,
             job_runner=runner,
             scheduler=Scheduler(
-                run_store,
-                waiting,
-                hints,
-                tail,
-                clock,
-                retry,
-                hint_timeout=settings.hint_timeout,
+                run_store, deferrals, waiting, hints, tail, clock, retry, hint_timeout=settings.hint_timeout
             ),
             waiting=waiting,
             hints=hints,

@@ -200,7 +200,7 @@ class JobRunner:
             structlog.contextvars.bound_contextvars(
                 job_id=str(ref.job_id), tenant_id=str(ref.tenant_id), attempt=job.attempt
             ),
-            attempt_span(job.trace_parent, kind=job.kind, job_id=job.id, attempt=job.attempt) as ended,
+            attempt_span(job.trace_parent, kind=job.kind, job_id=ref.job_id, attempt=job.attempt) as ended,
         ):
             try:
                 event = await self._attempt(run)

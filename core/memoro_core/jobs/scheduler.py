@@ -9,6 +9,7 @@ import structlog
 
 from memoro_core.clock import Clock
 from memoro_core.errors import MemoroError
+from memoro_core.jobs.operation_ports import DeferralStore
 from memoro_core.jobs.ports import EventTail, HintQueue
 from memoro_core.jobs.retry import RetryPolicy
 from memoro_core.jobs.run_ports import RunStore
@@ -27,6 +28,7 @@ class Scheduler:
     def __init__(
         self,
         runs: RunStore,
+        deferrals: DeferralStore,
         waiting: SchedulingStore,
         hints: HintQueue,
         tail: EventTail,
@@ -36,6 +38,7 @@ class Scheduler:
         hint_timeout: float,
     ) -> None:
         self._runs = runs
+        self._deferrals = deferrals
         self._waiting = waiting
         self._hints = hints
         self._tail = tail
@@ -44,8 +47,9 @@ class Scheduler:
         self._hint_timeout = timedelta(seconds=hint_timeout)
 
     async def round(self) -> None:
-        """Requeues or ends what lost its worker, and lets jobs wait again whose hint was lost. Raises UNAVAILABLE."""
+        """Ends or requeues lost runs, and lets jobs wait again whose time or whose lost hint it is. Raises UNAVAILABLE."""
         await self._reap()
+        await self._release_deferred()
         await self._find_lost_hints()
 
     async def _reap(self) -> None:
@@ -64,6 +68,10 @@ class Scheduler:
         ]
         for ref, event in await self._runs.reap(ends, now=now):
             _log.warning("run_reaped", job_id=str(ref.job_id), attempt=event.attempt, state=str(event.state))
+            await self._tail.publish(ref.tenant_id, ref.job_id, [event])
+
+    async def _release_deferred(self) -> None:
+        for ref, event in await self._deferrals.release(now=self._clock.now(), limit=_BATCH):
             await self._tail.publish(ref.tenant_id, ref.job_id, [event])
 
     async def _find_lost_hints(self) -> None:
