@@ -19,6 +19,7 @@ from memoro_core.jobs.ports import EventTail, HintQueue, JobStore
 from memoro_core.jobs.retry import RetryPolicy
 from memoro_core.jobs.runner import JobRunner, RunPolicy
 from memoro_core.jobs.service import JobsService
+from memoro_core.jobs.tenant_watch import TenantWatcher
 from memoro_core.jobs.watch import JobWatcher
 from memoro_core.llm.factory import Providers, open_providers
 from memoro_core.memory.enrichment import EnrichmentHandler
@@ -30,6 +31,7 @@ from memoro_core.outbound.sender import open_sender
 from memoro_core.postgres.database import Database, open_database
 from memoro_core.postgres.embedding_model import check_embedding_model
 from memoro_core.postgres.enrichment_store import PostgresEnrichmentStore
+from memoro_core.postgres.feed_store import PostgresFeedStore
 from memoro_core.postgres.graph_store import PostgresGraphStore
 from memoro_core.postgres.idempotency_store import PostgresRequestStore
 from memoro_core.postgres.job_store import PostgresJobStore
@@ -65,6 +67,7 @@ class Container:
     graph: GraphService
     jobs: JobsService
     watcher: JobWatcher
+    tenant_watcher: TenantWatcher
     tenancy: TenancyService
     authenticator: Authenticator
     job_store: JobStore
@@ -131,6 +134,9 @@ async def open_container(settings: Settings, *, preload_extraction: bool = False
             graph=GraphService(PostgresGraphStore(database), clock),
             jobs=JobsService(job_store, tail, clock),
             watcher=await stack.enter_async_context(JobWatcher(job_store, tail, heartbeat=settings.watch_heartbeat)),
+            tenant_watcher=await stack.enter_async_context(
+                TenantWatcher(PostgresFeedStore(database), tail, heartbeat=settings.watch_heartbeat)
+            ),
             tenancy=TenancyService(tenancy_store, clock),
             authenticator=authenticator,
             job_store=job_store,
