@@ -70,6 +70,10 @@ class ScriptedJobs:
         async for response in self._stream(request, call):
             yield response
 
+    async def WatchJobs(self, request: Any, call: Call) -> AsyncIterator[Any]:
+        async for response in self._stream(request, call):
+            yield response
+
 
 @dataclass
 class Scripted:
