@@ -14,6 +14,7 @@ import structlog
 from memoro_core.errors import MemoroError
 from memoro_core.ids import TenantId
 from memoro_core.jobs.feed import PAGE, Feed, Reader
+from memoro_core.jobs.feed_order import in_order, without_overtaken
 from memoro_core.jobs.feed_ports import (
     FeedEvent,
     FeedFilter,
@@ -21,7 +22,7 @@ from memoro_core.jobs.feed_ports import (
     FeedStore,
     before_transaction,
 )
-from memoro_core.jobs.model import Job, JobState
+from memoro_core.jobs.model import Job
 from memoro_core.jobs.ports import EventTail
 from memoro_core.jobs.resume import FeedSpot, FeedTokens, token_expired
 from memoro_core.tasks import end_task
@@ -46,10 +47,10 @@ class TenantWatcher:
     """Lets any number of callers follow all jobs of their tenants, while its block is entered. Times are in seconds.
 
     The live tail says when there is something to read. Every `poll` seconds one statement for all watched tenants asks
-    whether any has fallen behind, so that watches go on while the tail is away.
+    whether any has fallen behind: for new jobs, of which the tail does not tell, and for all while the tail is away.
     """
 
-    def __init__(self, store: FeedStore, tail: EventTail, *, heartbeat: float, poll: float = 2.0) -> None:
+    def __init__(self, store: FeedStore, tail: EventTail, *, heartbeat: float, poll: float = 0.5) -> None:
         self._store = store
         self._tail = tail
         self._heartbeat = heartbeat
@@ -106,8 +107,14 @@ class TenantWatcher:
             while True:
                 changed = feed.next_change()
                 page = page or feed.after(reader) or await self._read(tenant_id, reader, kept)
-                for event in _told(page, feed_filter):
-                    reader.spot = FeedSpot(event.position, page.head.origin, event.change.at)
+                fitting = [event for event in page.events if feed_filter.fits(event)]
+                # A reader for whom more than a page waits is a slow one.
+                told = without_overtaken(fitting) if page.more else fitting
+                straightened = in_order(told)
+                for event in straightened:
+                    # When events have changed places, a token behind one of them could leave another out.
+                    if straightened is told:
+                        reader.spot = FeedSpot(event.position, page.head.origin, event.change.at)
                     yield TenantWatchMessage(event, tokens.token(reader.spot))
                     quiet_until = self._quiet_until()
                 reader.spot = FeedSpot(page.end, page.head.origin, page.at)
@@ -175,22 +182,3 @@ class TenantWatcher:
                     self._feeds[tenant_id].nudge()
                 else:
                     self._feeds[tenant_id].advance(head)
-
-
-def _told(page: FeedPage, feed_filter: FeedFilter) -> Sequence[FeedEvent]:
-    """What fits; for a slow reader, for whom more than a page waits, without progress that another has overtaken."""
-    fitting = [event for event in page.events if feed_filter.fits(event)]
-    if not page.more:
-        return fitting
-    latest: set[tuple[object, ...]] = set()
-    kept: list[FeedEvent] = []
-    for event in reversed(fitting):
-        change = event.change
-        if change.stage is not None and change.state is JobState.RUNNING:
-            stage = (event.job_id, change.attempt, change.stage.stage)
-            if stage in latest:
-                continue
-            latest.add(stage)
-        kept.append(event)
-    kept.reverse()
-    return kept
