@@ -87,11 +87,11 @@ def numbers_of(messages: list[TenantWatchMessage], ref: JobRef) -> list[int]:
 
 async def run_through(domain: Domain, ref: JobRef, tail: RedisEventTail | None = None, *, reports: int = 2) -> None:
     """Takes a job to its end, and tells the tail of it."""
-    held = await claim(domain.job_store, ref)
+    held = await claim(domain.run_store, ref)
     for done in range(reports):
         progress = StageProgress(Stage.EMBED, StageStatus.RUNNING, done, reports)
-        await domain.job_store.report(held, (progress,), progress, now=now())
-    event = await domain.job_store.finish(held, succeeded(held), now=now())
+        await domain.run_store.report(held, (progress,), progress, now=now())
+    event = await domain.run_store.finish(held, succeeded(held), now=now())
     if tail is not None:
         await tail.publish(ref.tenant_id, ref.job_id, [event])
 
@@ -99,7 +99,7 @@ async def run_through(domain: Domain, ref: JobRef, tail: RedisEventTail | None =
 async def test_a_watch_begins_with_what_is_under_way(domain: Domain, tail: RedisEventTail) -> None:
     ended, first, second = [await new_job(domain) for _ in range(3)]
     await run_through(domain, ended)
-    await claim(domain.job_store, second)
+    await claim(domain.run_store, second)
     async with watching(domain, tail) as watcher, begun(watcher, domain.tenant) as (messages, beginning):
         snapshots = [message.event for message in beginning[:-1]]
         assert [(job.id, job.state) for job in snapshots if isinstance(job, Job)] == [
@@ -382,8 +382,8 @@ async def test_a_feed_that_nobody_reads_ends(domain: Domain, tail: RedisEventTai
         async with begun(watcher, domain.tenant):
             assert watcher._feeds
         ref = await new_job(domain)
-        held = await claim(domain.job_store, ref)
-        await domain.job_store.finish(held, retried(held), now=now())
+        held = await claim(domain.run_store, ref)
+        await domain.run_store.finish(held, retried(held), now=now())
 
         async def ended() -> bool:
             return not watcher._feeds

@@ -17,7 +17,7 @@ SELECT job.*
 FROM unnest($2::text[]) AS open (state)
 CROSS JOIN LATERAL (
     SELECT job_id, kind, state, priority, user_id, memory_ids, stages, partial, attempt, max_attempts, run_at, cancel_requested,
-           last_seq, input_tokens, output_tokens, error, result, created_at, started_at, ended_at
+           last_seq, input_tokens, output_tokens, error, result, created_at, started_at, ended_at, retry_of, trace_parent
     FROM jobs
     WHERE tenant_id = $1 AND state = open.state
       AND (cardinality($3::text[]) = 0 OR kind = ANY ($3))
