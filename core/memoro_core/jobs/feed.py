@@ -75,9 +75,9 @@ class Feed:
         return self._changed
 
     def begin(self, head: FeedHead) -> None:
-        """Reads on from here, unless the feed has begun already."""
-        if self._head is None:
-            self._floor, self._head = head.position, head
+        """Reads on from here, unless the feed has begun already and its transaction ids still mean what they meant."""
+        if self._head is None or self._head.origin != head.origin:
+            self._begin_anew(head)
             self.nudge()
 
     def nudge(self) -> None:
@@ -140,7 +140,9 @@ class Feed:
                 inbox.missed()
             elif page.held:
                 loop.call_later(held_pause, inbox.missed)
-                held_pause = min(2 * held_pause, _LONGEST_HELD_PAUSE)
+                before, held_pause = held_pause, min(2 * held_pause, _LONGEST_HELD_PAUSE)
+                if before < held_pause == _LONGEST_HELD_PAUSE:
+                    _log.warning("feed_held_back", tenant_id=str(self._tenant_id), reason="a long transaction writes")
             else:
                 held_pause = _HELD_PAUSE
             await asyncio.sleep(_PAUSE + _PAUSE_PER_WATCH * len(self.readers))
@@ -151,15 +153,18 @@ class Feed:
             # What was read may have been taken back, and something else come in its place: all readers are sent to the
             # database, which tells them the same.
             _log.warning("feed_begun_anew", tenant_id=str(self._tenant_id))
-            self._events.clear()
-            self._floor, self._head = page.head.position, page.head
-            self._tell()
+            self._begin_anew(page.head)
             return
         self._head = FeedHead(page.end, page.head.origin, page.at)
         if page.events:
             self._drop_told(len(page.events))
             self._events += page.events
             self._tell()
+
+    def _begin_anew(self, head: FeedHead) -> None:
+        self._events.clear()
+        self._floor, self._head = head.position, head
+        self._tell()
 
     def _drop_told(self, coming: int) -> None:
         """Drops what all readers have told, and of the rest the oldest when it is too much."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
 import pytest
 from redis.asyncio import Redis
 
@@ -208,7 +209,11 @@ async def test_a_watch_survives_the_loss_of_its_connection(
         first, second = await new_job(domain), await new_job(domain)
         await run_through(domain, first, tail)
         await taken(messages, until_ended(first))
-        assert await redis.client_kill_filter(_type="pubsub") == 1
+
+        async def cut() -> bool:
+            return bool(await redis.client_kill_filter(_type="pubsub"))
+
+        await until(cut)
         # Nothing is published: that something may have been missed is seen from the connection alone.
         await run_through(domain, second)
         assert numbers_of(await taken(messages, until_ended(second)), second)[-1] == 5
@@ -414,3 +419,33 @@ async def test_events_of_a_job_come_by_number_though_their_transactions_overtook
                 rest = await taken(again, lambda got: bool(events_in(got)) and numbers_of(got, ref)[-1] == 6)
                 assert set(numbers_of(rest, ref)) >= set(range(place + 2, 7))
         assert beginning
+
+
+async def test_of_many_jobs_under_way_the_latest_are_told_the_oldest_first(domain: Domain) -> None:
+    refs = [await new_job(domain) for _ in range(5)]
+    await claim(domain.run_store, refs[3])
+    store = PostgresFeedStore(domain.database)
+    _, latest = await store.begin(domain.tenant, ALL, after=None, limit=3)
+    assert [job.id for job in latest] == [ref.job_id for ref in refs[2:]]
+    _, rest = await store.begin(domain.tenant, ALL, after=refs[3].job_id, limit=3)
+    assert [job.id for job in rest] == [refs[4].job_id]
+
+
+async def test_a_feed_that_breaks_breaks_its_watches(
+    domain: Domain, tail: RedisEventTail, owner_database_url: str
+) -> None:
+    ref = await new_job(domain)
+    async with watching(domain, tail, poll=0.05) as watcher, begun(watcher, domain.tenant) as (messages, _):
+        owner = await asyncpg.connect(owner_database_url)
+        try:
+            # Nothing that this version has written: it is found by the feed, and by no watch itself.
+            await owner.execute(
+                """INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
+                   VALUES ($1, $2, 2, '{"state": "LOST"}', now())""",
+                ref.tenant_id,
+                ref.job_id,
+            )
+        finally:
+            await owner.close()
+        with pytest.raises(ValueError, match="LOST"):
+            await taken(messages, until_ended(ref))
