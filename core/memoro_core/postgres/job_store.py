@@ -12,7 +12,7 @@ from memoro_core.jobs.states import cancelled
 from memoro_core.postgres.database import Database
 from memoro_core.postgres.job_rows import event_json, event_of, job_of, ref_columns, ref_of
 from memoro_core.postgres.queries import load_queries
-from memoro_core.postgres.webhook_rows import announcement
+from memoro_core.postgres.webhook_store import announce_in
 from memoro_core.webhooks.events import job_ended
 
 _SQL: Final = load_queries("jobs")
@@ -67,8 +67,9 @@ class PostgresJobStore:
                 await connection.execute(_SQL["request_cancel"], tenant_id, job_id)
             elif not job.state.terminal:
                 event = JobEvent(job.sequence + 1, JobState.CANCELLED, job.attempt, now, usage=job.usage)
-                told = announcement(job_ended(job, cancelled(stages=job.stages, usage=job.usage), now), now)
-                await connection.execute(_SQL["cancel_waiting"], tenant_id, job_id, now, event_json(event), *told)
+                await connection.execute(_SQL["cancel_waiting"], tenant_id, job_id, now, event_json(event))
+                ended = job_ended(job, cancelled(stages=job.stages, usage=job.usage), now)
+                await announce_in(connection, tenant_id, [ended], now=now)
                 await connection.execute(_SQL["fail_pending_memories"], tenant_id, job_id, job.memory_ids, now)
             else:
                 return job, None

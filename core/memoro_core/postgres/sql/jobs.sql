@@ -53,19 +53,12 @@ FOR UPDATE;
 UPDATE jobs SET cancel_requested = true WHERE tenant_id = $1 AND job_id = $2;
 
 -- name: cancel_waiting
--- Ends a job that waits; the caller holds it locked and knows the event's number. Webhook endpoints that want to know of it get
--- the event $5 of type $6 with the body $7, until $8.
+-- Ends a job that waits; the caller holds it locked and knows the event's number.
 WITH ended AS (
     UPDATE jobs
     SET state = 'CANCELLED', cancel_requested = true, ended_at = $3, last_seq = last_seq + 1
     WHERE tenant_id = $1 AND job_id = $2 AND state IN ('QUEUED', 'DEFERRED')
     RETURNING last_seq
-), announced AS (
-    INSERT INTO webhook_deliveries (tenant_id, event_id, endpoint_id, event_type, payload, next_attempt_at, give_up_at, created_at)
-    SELECT $1, $5, endpoint_id, $6, $7, $3, $8, $3
-    FROM ended
-    JOIN webhook_endpoints ON webhook_endpoints.tenant_id = $1
-    WHERE webhook_endpoints.state = 'ENABLED' AND (event_types = '{}' OR $6 = ANY (event_types))
 )
 INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
 SELECT $1, $2, last_seq, $4::jsonb, $3 FROM ended;
