@@ -80,7 +80,7 @@ async def test_a_key_names_its_tenant_until_it_is_revoked(
     principal = await authenticator.authenticate(f"Bearer {secret}")
     assert (principal.tenant_id, principal.api_key_id) == (domain.tenant, key.id)
     assert principal.scopes == frozenset(DEFAULT_SCOPES)
-    assert (principal.tier, principal.limits) == (Tier.PRO, TierLimits(open_streams=1000, jobs_kept=None))
+    assert (principal.tier, principal.limits) == (Tier.ENTERPRISE, TierLimits(open_streams=5000, jobs_kept=None))
     revoked = await tenancy.revoke_api_key(domain.tenant, key.id)
     assert revoked.revoked_at is not None
     assert (await tenancy.revoke_api_key(domain.tenant, key.id)).revoked_at == revoked.revoked_at
