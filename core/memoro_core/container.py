@@ -28,6 +28,7 @@ from memoro_core.jobs.runner import JobRunner, RunPolicy
 from memoro_core.jobs.scheduler import Scheduler
 from memoro_core.jobs.scheduling_ports import SchedulingStore
 from memoro_core.jobs.service import JobsService
+from memoro_core.jobs.tenant_watch import TenantWatcher
 from memoro_core.jobs.watch import JobWatcher
 from memoro_core.llm.factory import Providers, open_providers
 from memoro_core.memory.enrichment import EnrichmentHandler
@@ -41,6 +42,7 @@ from memoro_core.postgres.database import Database, open_database
 from memoro_core.postgres.deferral_store import PostgresDeferralStore
 from memoro_core.postgres.embedding_model import check_embedding_model
 from memoro_core.postgres.enrichment_store import PostgresEnrichmentStore
+from memoro_core.postgres.feed_store import PostgresFeedStore
 from memoro_core.postgres.graph_store import PostgresGraphStore
 from memoro_core.postgres.idempotency_store import PostgresRequestStore
 from memoro_core.postgres.job_store import PostgresJobStore
@@ -86,6 +88,7 @@ class Container:
     jobs: JobsService
     operations: OperationsService
     watcher: JobWatcher
+    tenant_watcher: TenantWatcher
     tenancy: TenancyService
     authenticator: Authenticator
     job_store: JobStore
@@ -195,6 +198,9 @@ async def open_container(
                 time_zone=time_zone_of(settings.time_zone),
             ),
             watcher=await stack.enter_async_context(JobWatcher(job_store, tail, heartbeat=settings.watch_heartbeat)),
+            tenant_watcher=await stack.enter_async_context(
+                TenantWatcher(PostgresFeedStore(database), tail, heartbeat=settings.watch_heartbeat)
+            ),
             tenancy=TenancyService(tenancy_store, clock),
             authenticator=authenticator,
             job_store=job_store,

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha.reflection import aio as reflection
 
 from memoro.v1 import admin_service_pb2, jobs_service_pb2, memory_service_pb2, webhooks_service_pb2
 from memoro_core.container import Container
+from memoro_core.limits.streams import OpenStreams
 from memoro_core.settings import Settings
 from memoro_server.interceptors import Interceptor
 from memoro_server.interceptors.authentication import AuthenticationInterceptor
@@ -147,7 +148,12 @@ class MemoroServer:
             MEMORY: (MemoryServicer(container.memories, container.search, rules), GraphServicer(container.graph)),
             JOBS: (
                 JobsServicer(
-                    container.jobs, container.watcher, container.clock, heartbeat_interval=settings.watch_heartbeat
+                    container.jobs,
+                    container.watcher,
+                    container.tenant_watcher,
+                    OpenStreams(),
+                    container.clock,
+                    heartbeat_interval=settings.watch_heartbeat,
                 ),
             ),
             ADMIN: (AdminServicer(container.tenancy, container.clock), QueuesServicer(container.operations)),
