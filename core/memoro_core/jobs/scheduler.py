@@ -47,7 +47,7 @@ class Scheduler:
         self._hint_timeout = timedelta(seconds=hint_timeout)
 
     async def round(self) -> None:
-        """Ends or requeues lost runs, and lets jobs wait again whose time or whose lost hint it is. Raises UNAVAILABLE."""
+        """Ends or requeues lost runs; lets jobs wait again that were put off until now or lost their hint."""
         await self._reap()
         await self._release_deferred()
         await self._find_lost_hints()

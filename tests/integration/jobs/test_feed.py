@@ -11,13 +11,11 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from memoro_core.clock import SystemClock
 from memoro_core.errors import Code, MemoroError, Reason
 from memoro_core.ids import TenantId, UserId
 from memoro_core.jobs.feed_ports import FeedEvent, FeedFilter, before_transaction
 from memoro_core.jobs.model import Job, JobKind, JobRef, JobState, Stage, StageProgress, StageStatus
 from memoro_core.jobs.resume import FeedSpot, FeedTokens
-from memoro_core.jobs.service import JobsService
 from memoro_core.jobs.tenant_watch import TenantWatcher, TenantWatchMessage
 from memoro_core.memory.model import NewMemory
 from memoro_core.postgres.feed_store import PostgresFeedStore
@@ -25,7 +23,7 @@ from memoro_core.redis.client import open_redis
 from memoro_core.redis.events import RedisEventTail
 from memoro_core.settings import Settings
 from tests.support.domain import Domain
-from tests.support.jobs import claim, events_of, new_job, now, retried, succeeded, until
+from tests.support.jobs import claim, events_of, jobs_service, new_job, now, retried, succeeded, until
 
 NEVER = 3600.0
 ALL = FeedFilter()
@@ -375,7 +373,7 @@ async def test_a_token_of_another_cluster_or_from_the_future_has_expired(domain:
 
 
 async def test_a_cancelled_job_is_told(domain: Domain, tail: RedisEventTail) -> None:
-    service = JobsService(domain.job_store, tail, SystemClock())
+    service = jobs_service(domain, tail)
     ref = await new_job(domain)
     async with watching(domain, tail) as watcher, begun(watcher, domain.tenant) as (messages, _):
         await service.cancel(ref.tenant_id, ref.job_id)

@@ -238,7 +238,7 @@ def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("in_flight", [60, 600])
 @pytest.mark.parametrize("analyzed", [False, True])
 async def test_a_backlog_costs_an_add_nothing(
-    domain: Domain, owner_database_url: str, *, analyzed: bool, in_flight: int
+    domain: Domain, set_tier: SetTier, owner_database_url: str, *, analyzed: bool, in_flight: int
 ) -> None:
     """Of 50,000 jobs that wait and many in flight, at most the caps' worth is read, whatever the planner has seen."""
     queue = (
@@ -246,6 +246,7 @@ async def test_a_backlog_costs_an_add_nothing(
         " hinted_at, last_seq, created_at) SELECT current_tenant(), gen_random_uuid(), 'memory.enrich', 'QUEUED', 2,"
         " 'u' || n % 3, '{}', '[]', 3, now(), CASE WHEN $2 THEN now() END, 1, now() FROM generate_series(1, $1) AS n"
     )
+    await set_tier(64, 16)
     owner = await asyncpg.connect(owner_database_url)
     try:
         async with domain.database.tenant_tx(domain.tenant) as connection:
@@ -264,7 +265,7 @@ async def test_a_backlog_costs_an_add_nothing(
         reads = [node for node in nodes(json.loads(text)[0]["Plan"]) if node.get("Relation Name") == "jobs"]
         scans = [node for node in reads if node["Node Type"] != "ModifyTable"]
         assert {node.get("Index Name") for node in scans} == {"jobs_in_flight"}
-        # PRO: 64 of the tenant, and 16 of each of three busy users.
+        # 64 of the tenant, and 16 of each of three busy users.
         assert sum(node["Actual Rows"] * node["Actual Loops"] for node in scans) <= 64 + 3 * 16
     finally:
         async with domain.database.tenant_tx(domain.tenant) as connection:
