@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     """How long a key's standing is remembered; a revocation takes effect within it."""
 
     worker_concurrency: int = Field(default=16, ge=1, le=1000)
+    worker_prefetch: int = Field(default=0, ge=0, le=100)
+    """How many jobs a worker hears of ahead of free slots; what it holds back, no other worker runs."""
     worker_processes: int = Field(default=1, ge=1, le=64)
     job_timeout: float = Field(default=120.0, gt=0)
     """How long an attempt may take."""

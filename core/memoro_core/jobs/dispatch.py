@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -12,29 +12,21 @@ from memoro_core.clock import Clock
 from memoro_core.errors import MemoroError
 from memoro_core.ids import TenantId, UserId
 from memoro_core.jobs.fairness import DeficitRoundRobin
+from memoro_core.jobs.hints import HINT_SIZE
 from memoro_core.jobs.model import JobRef
-from memoro_core.jobs.scheduling_ports import Allotment, SchedulingStore, Slots
+from memoro_core.jobs.ports import HintQueue
+from memoro_core.jobs.scheduling_ports import Allotment, SchedulingStore, WorkerLoad
 
 _log = structlog.get_logger(__name__)
 SIGN_OF_LIFE: Final = timedelta(seconds=8)
 """A worker that has been silent for longer is not counted on."""
-_MAX_GROUP: Final = 16
-"""Jobs that one message to a worker names at most."""
 _FIRST_USER: Final = UserId("")
-
-
-class BacklogQueue(Protocol):
-    """Where hints to chosen jobs go."""
-
-    async def send_backlog(self, groups: Sequence[Sequence[JobRef]]) -> None:
-        """Sends a message for each group of jobs, which one worker will take. Raises UNAVAILABLE."""
-        ...
 
 
 class Dispatcher:
     """Chooses which waiting jobs begin next. One per deployment at a time is enough; more do no harm."""
 
-    def __init__(self, store: SchedulingStore, queue: BacklogQueue, clock: Clock) -> None:
+    def __init__(self, store: SchedulingStore, queue: HintQueue, clock: Clock) -> None:
         self._store = store
         self._queue = queue
         self._clock = clock
@@ -43,8 +35,8 @@ class Dispatcher:
 
     async def refill(self) -> int:
         """Hints as many jobs as the workers will soon have room for; how many. Raises UNAVAILABLE."""
-        slots = await self._store.slots(seen_since=self._clock.now() - SIGN_OF_LIFE)
-        return await self.dispatch(_wanted(slots), workers=slots.workers)
+        load = await self._store.load(seen_since=self._clock.now() - SIGN_OF_LIFE)
+        return await self.dispatch(_wanted(load), workers=load.workers)
 
     async def dispatch(self, wanted: int, *, workers: int) -> int:
         """Hints `wanted` jobs, spread over so many workers; how many there were. Raises UNAVAILABLE."""
@@ -64,7 +56,7 @@ class Dispatcher:
         }
         # In the order of the turns, one of each tenant after the other, so that no message is one tenant's alone.
         chosen = _alternate([choices[tenant_id].jobs for tenant_id in shares if tenant_id in choices])
-        size = max(1, min(_MAX_GROUP, len(chosen) // (2 * max(workers, 1))))
+        size = max(1, min(HINT_SIZE, len(chosen) // (2 * max(workers, 1))))
         try:
             await self._queue.send_backlog([chosen[start : start + size] for start in range(0, len(chosen), size)])
         except MemoroError as error:
@@ -73,10 +65,10 @@ class Dispatcher:
         return len(chosen)
 
 
-def _wanted(slots: Slots) -> int:
+def _wanted(load: WorkerLoad) -> int:
     """About twice the free slots, and a few for those that will soon be free, less what is on its way."""
-    free = max(slots.concurrency - slots.running, 0)
-    return 2 * free + slots.concurrency // 4 - slots.hinted
+    free = max(load.concurrency - load.running, 0)
+    return 2 * free + load.concurrency // 4 - load.hinted
 
 
 def _alternate(queues: Sequence[Sequence[JobRef]]) -> list[JobRef]:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from memoro_core.ids import JobId, TenantId
+from memoro_core.jobs.hints import HintClass
 from memoro_core.jobs.model import Job, JobEvent, JobFilter, JobRef
 from memoro_core.tenancy.model import Tier
 
@@ -39,14 +40,24 @@ class JobStore(Protocol):
 
 
 class HintQueue(Protocol):
-    """Hints to workers that jobs wait. They may be lost, doubled or late: the job's row is the truth."""
+    """Hints to workers that jobs wait. They may be lost, doubled or late: the job's row is the truth.
 
-    async def send(self, refs: Sequence[JobRef], *, tier: Tier = Tier.FREE) -> None:
-        """Hints each job, in the queue of a tier. Raises UNAVAILABLE: then the scheduler hints later."""
+    A group of jobs goes out as one message to one worker; it holds at most `HINT_SIZE`.
+    """
+
+    async def send_fresh(self, groups: Sequence[Sequence[JobRef]], tier: Tier) -> None:
+        """Hints jobs that were accepted just now, of a tier's tenants that are below their caps. Raises UNAVAILABLE."""
         ...
 
-    async def backlog(self) -> int:
-        """How many hints no worker has taken up yet. Raises UNAVAILABLE."""
+    async def send_backlog(self, groups: Sequence[Sequence[JobRef]]) -> None:
+        """Hints jobs that the scheduler chose; each worker keeps some slots free of them. Raises UNAVAILABLE."""
+        ...
+
+    async def oldest(self) -> Mapping[HintClass, datetime | None]:
+        """When the oldest hint of each class that no worker has acknowledged was sent, by the queue's own clock.
+
+        None where none waits. Raises UNAVAILABLE.
+        """
         ...
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import Final, Protocol
+from datetime import timedelta
+from typing import Final
 
 import structlog
 
 from memoro_core.clock import Clock
 from memoro_core.errors import MemoroError
 from memoro_core.idempotency import RETENTION, RequestStore
-from memoro_core.jobs.ports import EventTail
+from memoro_core.jobs.ports import EventTail, HintQueue
 from memoro_core.jobs.retry import RetryPolicy
 from memoro_core.jobs.run_ports import RunStore
 from memoro_core.jobs.scheduling_ports import SchedulingStore
@@ -24,14 +24,6 @@ _BATCH: Final = 500
 _log = structlog.get_logger(__name__)
 
 
-class HintLedger(Protocol):
-    """What is known of hints that are under way."""
-
-    async def oldest_hint(self) -> datetime | None:
-        """When the oldest hint was sent that no worker has taken up; None: there is none. Raises UNAVAILABLE."""
-        ...
-
-
 class Scheduler:
     """One round looks after the jobs of all tenants. Rounds of two schedulers at once do no harm, only double work."""
 
@@ -40,7 +32,7 @@ class Scheduler:
         runs: RunStore,
         waiting: SchedulingStore,
         requests: RequestStore,
-        hints: HintLedger,
+        hints: HintQueue,
         tail: EventTail,
         clock: Clock,
         retry: RetryPolicy,
@@ -84,11 +76,10 @@ class Scheduler:
         """A hint that is older than all that wait to be read was read in vain or lost."""
         before = self._clock.now() - self._hint_timeout
         try:
-            oldest = await self._hints.oldest_hint()
+            oldest = [sent for sent in (await self._hints.oldest()).values() if sent is not None]
         except MemoroError:
             return
-        if oldest is not None:
-            before = min(before, oldest - _CLOCK_SKEW)
+        before = min([before, *(sent - _CLOCK_SKEW for sent in oldest)])
         forgotten = await self._waiting.forget_hints(before=before, limit=10 * _BATCH)
         if forgotten:
             _log.info("hints_lost", jobs=forgotten)

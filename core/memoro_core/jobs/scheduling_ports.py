@@ -13,7 +13,7 @@ from memoro_core.jobs.model import JobRef
 
 
 @dataclass(frozen=True, slots=True)
-class Slots:
+class WorkerLoad:
     """How busy the workers are: jobs that they may run at once, that run, and that they have been told of."""
 
     workers: int
@@ -42,7 +42,7 @@ class Choice:
 class SchedulingStore(Protocol):
     """Waiting jobs of all tenants in the database."""
 
-    async def slots(self, *, seen_since: datetime) -> Slots:
+    async def load(self, *, seen_since: datetime) -> WorkerLoad:
         """How busy the workers are that have shown themselves since."""
         ...
 

@@ -9,7 +9,7 @@ from typing import Final
 from memoro_core.ids import TenantId
 from memoro_core.jobs.fairness import WaitingTenant
 from memoro_core.jobs.model import JobRef
-from memoro_core.jobs.scheduling_ports import Allotment, Choice, Slots
+from memoro_core.jobs.scheduling_ports import Allotment, Choice, WorkerLoad
 from memoro_core.postgres.database import Database, rows_of
 from memoro_core.postgres.queries import load_queries
 
@@ -22,11 +22,11 @@ class PostgresSchedulingStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def slots(self, *, seen_since: datetime) -> Slots:
+    async def load(self, *, seen_since: datetime) -> WorkerLoad:
         async with self._database.system_tx(durable=False) as connection:
-            row = await connection.fetchrow(_SQL["slots"], seen_since)
+            row = await connection.fetchrow(_SQL["load"], seen_since)
         assert row is not None
-        return Slots(row["workers"], row["concurrency"], row["running"], row["hinted"])
+        return WorkerLoad(row["workers"], row["concurrency"], row["running"], row["hinted"])
 
     async def tenants_waiting(self, *, now: datetime, limit: int) -> Sequence[WaitingTenant]:
         async with self._database.system_tx(durable=False) as connection:

@@ -1,6 +1,6 @@
 -- Whose turn it is: which waiting jobs workers are told of. Runs across tenants.
 
--- name: slots
+-- name: load
 -- How many jobs the workers seen since $1 may run at once, how many such workers there are, how many jobs run, and how many are
 -- hinted but not yet begun.
 SELECT (SELECT coalesce(sum(concurrency), 0) FROM workers WHERE seen_at >= $1 AND NOT stopping) AS concurrency,
