@@ -8,16 +8,13 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from memoro_core.ids import JobId, TenantId
-from memoro_core.jobs.model import Job, JobEvent, JobKind, JobRef, JobState
+from memoro_core.jobs.model import JobEvent, JobKind, JobRef, JobState
 from memoro_core.jobs.operation_model import Candidate, ClearFilter, QueueStatus, RunningJob, WorkerStatus
-from memoro_core.jobs.states import cancelled
 from memoro_core.postgres.database import Database
-from memoro_core.postgres.job_rows import event_json, job_of, ref_of
+from memoro_core.postgres.job_rows import job_of, ref_of
+from memoro_core.postgres.job_store import cancel_waiting_in
 from memoro_core.postgres.queries import load_queries
-from memoro_core.postgres.webhook_rows import announcement
 from memoro_core.tenancy.model import Tier
-from memoro_core.webhooks.events import job_ended
-from memoro_core.webhooks.model import DELIVERY_LIFETIME, WebhookEventType
 
 _SQL: Final = load_queries("queues")
 _LATELY: Final = timedelta(minutes=1)
@@ -103,26 +100,5 @@ class PostgresQueueStore:
             jobs = [job_of(row) for row in await connection.fetch(_SQL["lock_waiting"], tenant_id, job_ids, states)]
             if not jobs:
                 return []
-            ended = [job.id for job in jobs]
-            events = [_cancelled_event(job, now) for job in jobs]
-            announced = [
-                announcement(job_ended(job, cancelled(stages=job.stages, usage=job.usage), now), now) for job in jobs
-            ]
-            await connection.execute(
-                _SQL["cancel_all"],
-                tenant_id,
-                ended,
-                now,
-                [event_json(event) for event in events],
-                [event_id for event_id, _, _, _ in announced],
-                [payload for _, _, payload, _ in announced],
-                WebhookEventType.JOB_CANCELLED,
-                now + DELIVERY_LIFETIME,
-            )
-            memory_ids = [memory_id for job in jobs for memory_id in job.memory_ids]
-            await connection.execute(_SQL["fail_pending_memories_of"], tenant_id, ended, memory_ids, now)
+            events = await cancel_waiting_in(connection, tenant_id, jobs, now=now)
         return [(JobRef(tenant_id, job.id), event) for job, event in zip(jobs, events, strict=True)]
-
-
-def _cancelled_event(job: Job, now: datetime) -> JobEvent:
-    return JobEvent(job.sequence + 1, JobState.CANCELLED, job.attempt, now, usage=job.usage)

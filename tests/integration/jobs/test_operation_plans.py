@@ -123,7 +123,7 @@ async def test_what_is_due_later_is_looked_for_in_the_queue_only(many: Domain) -
 @pytest.mark.parametrize(
     ("file", "name", "state", "rest"),
     [
-        ("queues", "cancel_all", "QUEUED", "now(), {events}, {new_ids}, {texts}, 'job.cancelled', now()"),
+        ("jobs", "cancel_waiting", "QUEUED", "now(), {events}"),
         ("retries", "retry", "FAILED", "{new_ids}, now(), 5, '{{}}'"),
     ],
 )
@@ -144,7 +144,6 @@ async def test_a_batch_reads_what_it_changes_of_a_tenant_that_the_planner_thinks
             "ids": "'{" + ",".join(str(row["job_id"]) for row in rows) + "}'",
             "new_ids": "'{" + ",".join(str(new_id()) for _ in rows) + "}'",
             "events": "ARRAY[" + ",".join(["'{}'::jsonb"] * 100) + "]",
-            "texts": "'{" + ",".join(["x"] * 100) + "}'",
         }
         await connection.execute(f"PREPARE batch AS {load_queries(file)[name]}")
         text = await connection.fetchval(

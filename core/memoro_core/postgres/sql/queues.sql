@@ -107,32 +107,3 @@ FROM jobs
 WHERE tenant_id = $1 AND job_id = ANY ($2::uuid[]) AND state = ANY ($3::text[])
 ORDER BY job_id
 FOR UPDATE;
-
--- name: cancel_all
--- Ends jobs that wait; the caller holds them locked, so that their states stay what they are, and knows the numbers of their
--- events. Arrays are parallel. Webhook endpoints that want to know of it get the events $5 of type $7 with the bodies $6, until
--- $8. Runs within one tenant's transaction.
-WITH item AS (
-    SELECT * FROM unnest($2::uuid[], $4::jsonb[], $5::uuid[], $6::text[]) AS item (job_id, event, event_id, payload)
-), ended AS (
-    UPDATE jobs
-    SET state = 'CANCELLED', cancel_requested = true, ended_at = $3, last_seq = last_seq + 1
-    FROM item
-    -- By id alone: drawn to an index of states, the planner would read all that waits for each of them.
-    WHERE jobs.tenant_id = $1 AND jobs.job_id = ANY ($2::uuid[]) AND jobs.job_id = item.job_id
-    RETURNING jobs.job_id, jobs.last_seq, item.event, item.event_id, item.payload
-), announced AS (
-    INSERT INTO webhook_deliveries (tenant_id, event_id, endpoint_id, event_type, payload, next_attempt_at, give_up_at, created_at)
-    SELECT $1, ended.event_id, endpoint_id, $7, ended.payload, $3, $8, $3
-    FROM ended
-    JOIN webhook_endpoints ON webhook_endpoints.tenant_id = $1
-    WHERE webhook_endpoints.state = 'ENABLED' AND (event_types = '{}' OR $7 = ANY (event_types))
-)
-INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
-SELECT $1, job_id, last_seq, event, $3 FROM ended;
-
--- name: fail_pending_memories_of
--- What these jobs, which ended without success, leave unready. Runs within one tenant's transaction.
-UPDATE memories
-SET status = 'FAILED', updated_at = $4
-WHERE tenant_id = $1 AND memory_id = ANY ($3::uuid[]) AND job_id = ANY ($2::uuid[]) AND status = 'PENDING';
