@@ -22,7 +22,7 @@ INSERT = """
                       hinted_at, last_seq, created_at, ended_at, error)
     SELECT current_tenant(), gen_random_uuid(), 'memory.enrich', $2, 2, 'u', ARRAY[gen_random_uuid()], '[]', 5,
            now() + $3::interval, CASE WHEN $4 THEN now() END, 1, now(),
-           CASE WHEN $5 THEN now() - n * interval '30 seconds' END, '{"reason": "INTERNAL"}'
+           CASE WHEN $5 THEN now() - n * interval '30 seconds' END, '{"reason": "INTERNAL", "message": "no use", "retryable": false}'
     FROM generate_series(1, $1::integer) AS n
 """
 
@@ -132,6 +132,7 @@ async def test_a_batch_reads_what_it_changes_of_a_tenant_that_the_planner_thinks
 ) -> None:
     """As it does of every tenant that has come since the statistics were made."""
     async with domain.database.tenant_tx(domain.tenant, generic_plans=True) as connection:
+        await connection.execute("SAVEPOINT before")
         await connection.execute(INSERT, 5_000, state, -HOUR, False, state == "FAILED")
         await connection.execute(
             "INSERT INTO memories (tenant_id, memory_id, user_id, kind, text, content_hash, status, occurred_at,"
@@ -150,5 +151,6 @@ async def test_a_batch_reads_what_it_changes_of_a_tenant_that_the_planner_thinks
             f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE batch('{domain.tenant}', {arrays['ids']}, {rest.format(**arrays)})"
         )
         await connection.execute("DEALLOCATE batch")
+        await connection.execute("ROLLBACK TO before")
     for table in ("jobs", "memories"):
         assert sum(_reads(text, table).values()) < 1_000, table
