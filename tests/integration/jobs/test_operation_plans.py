@@ -22,7 +22,8 @@ INSERT = """
                       hinted_at, last_seq, created_at, ended_at, error)
     SELECT current_tenant(), gen_random_uuid(), 'memory.enrich', $2, 2, 'u', ARRAY[gen_random_uuid()], '[]', 5,
            now() + $3::interval, CASE WHEN $4 THEN now() END, 1, now(),
-           CASE WHEN $5 THEN now() - n * interval '30 seconds' END, '{"reason": "INTERNAL", "message": "no use", "retryable": false}'
+           CASE WHEN $5 THEN now() - n * interval '30 seconds' END,
+           '{"reason": "INTERNAL", "message": "no use", "retryable": false}'
     FROM generate_series(1, $1::integer) AS n
 """
 
