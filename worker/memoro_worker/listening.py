@@ -13,7 +13,7 @@ from taskiq import Context, TaskiqDepends
 
 from memoro_core.errors import MemoroError
 from memoro_core.jobs.model import JobRef, JobState
-from memoro_core.jobs.slots import Slots
+from memoro_core.jobs.slots import Reservation, Slots
 from memoro_core.queue.broker import READ_TIMEOUT, HintBroker, current_reservation
 from memoro_core.queue.tasks import RUN_JOBS, decode
 from memoro_core.redis.client import open_redis
@@ -50,7 +50,7 @@ async def listen(
 
     # Whatever a message's arguments are, it must get here: what fails before that is never acknowledged.
     async def run_jobs(*jobs: object, context: Context = TaskiqDepends(), **_: object) -> None:  # noqa: B008
-        await _HintRun(runner, metrics, slots, context).run(decode(*jobs[:1]))
+        await HintRun(runner, metrics, slots, context.ack).run(decode(*jobs[:1]), current_reservation())
 
     broker.register_task(run_jobs, task_name=RUN_JOBS)
     receiving = asyncio.create_task(broker.receiver(grace=grace).listen(stop))
@@ -66,24 +66,26 @@ async def listen(
         await broker.shutdown()
 
 
-class _HintRun:
+class HintRun:
     """The jobs of one hint: each runs in a slot, and the hint is acknowledged once all of their claims are decided.
 
     While one can't be decided, the hint stays unacknowledged and comes back.
     """
 
-    def __init__(self, runner: Runner, metrics: WorkerMetrics, slots: Slots, context: Context) -> None:
+    def __init__(
+        self, runner: Runner, metrics: WorkerMetrics, slots: Slots, acknowledge: Callable[[], Awaitable[None]]
+    ) -> None:
         self._runner = runner
         self._metrics = metrics
         self._slots = slots
-        self._context = context
+        self._acknowledge = acknowledge
         self._undecided = 0
 
-    async def run(self, refs: Sequence[JobRef]) -> None:
-        reservation = current_reservation()
+    async def run(self, refs: Sequence[JobRef], reservation: Reservation) -> None:
+        """Sees them through."""
         self._undecided = len(refs)
         if not refs:
-            await self._context.ack()
+            await self._acknowledge()
         async with asyncio.TaskGroup() as running:
             for ref in refs:
                 await reservation.take()
@@ -110,4 +112,4 @@ class _HintRun:
     async def _decided(self) -> None:
         self._undecided -= 1
         if not self._undecided:
-            await self._context.ack()
+            await self._acknowledge()

@@ -17,9 +17,10 @@ from memoro_core.postgres.leader import SCHEDULER_LOCK, Leadership
 from memoro_core.redis.client import ping
 from memoro_core.settings import Settings
 from memoro_core.tasks import end_task
-from memoro_worker.listening import listen, open_broker
+from memoro_worker.listening import HintRun, listen, open_broker
 from memoro_worker.metrics import WorkerMetrics
 from memoro_worker.scheduling import keep_scheduling
+from memoro_worker.standing_in import OwnQueue, stand_in
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -33,6 +34,7 @@ async def work(settings: Settings, stop: asyncio.Event, *, handlers: MakeHandler
     loop = asyncio.get_running_loop()
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
+    failed = False
     try:
         async with AsyncExitStack() as stack:
             container = await stack.enter_async_context(open_container(settings, takes_jobs=True, handlers=handlers))
@@ -60,15 +62,44 @@ async def work(settings: Settings, stop: asyncio.Event, *, handlers: MakeHandler
             stack.push_async_callback(end_task, delivering)
             slots = Slots(settings.worker_concurrency, prefetch=settings.worker_prefetch)
             broker = await stack.enter_async_context(open_broker(settings, slots, stop))
+            own_queue = OwnQueue(
+                slots, lambda refs, held: HintRun(container.job_runner, metrics, slots, _nobody).run(refs, held)
+            )
+            stack.push_async_callback(own_queue.close)
+            standing_in = asyncio.create_task(
+                stand_in(
+                    broker,
+                    Dispatcher(container.waiting, own_queue, container.clock),
+                    slots,
+                    interval=settings.scheduler_poll,
+                )
+            )
+            stack.push_async_callback(end_task, standing_in)
             listening = asyncio.create_task(
                 listen(broker, container.job_runner, metrics, slots, stop, grace=settings.drain_grace)
             )
             logger.info("working", ops_port=ops.port, concurrency=settings.worker_concurrency)
-            await asyncio.wait({listening, scheduling, delivering}, return_when=asyncio.FIRST_COMPLETED)
+            parts = {
+                "listening": listening,
+                "scheduling": scheduling,
+                "delivering": delivering,
+                "standing in": standing_in,
+            }
+            await asyncio.wait(parts.values(), return_when=asyncio.FIRST_COMPLETED)
+            if not stop.is_set():
+                # None of them ends by itself: let whoever keeps workers running start another.
+                for name, part in parts.items():
+                    if part.done():
+                        logger.error("a part of the worker ended", part=name, exc_info=part.exception())
+                failed = True
             stop.set()
-            await asyncio.gather(listening, delivering)
+            await asyncio.gather(listening, delivering, return_exceptions=failed)
     except (MemoroError, OSError) as error:
         logger.error("the worker can't run", reason=str(error))
         return 1
     logger.info("stopped")
-    return 0
+    return int(failed)
+
+
+async def _nobody() -> None:
+    """Whom the claim of a job need not be told that nobody hinted."""

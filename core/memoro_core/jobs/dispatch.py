@@ -60,8 +60,9 @@ class Dispatcher:
         try:
             await self._queue.send_backlog([chosen[start : start + size] for start in range(0, len(chosen), size)])
         except MemoroError as error:
-            # They count as hinted; when that has been long enough ago, they are chosen again.
             _log.warning("hints_not_sent", jobs=len(chosen), reason=str(error))
+            await self._store.take_back(chosen)
+            return 0
         return len(chosen)
 
 

@@ -80,7 +80,8 @@ class Scheduler:
         try:
             oldest = [sent for sent in (await self._hints.oldest()).values() if sent is not None]
         except MemoroError:
-            return
+            # While Redis is away no hint is read.
+            oldest = []
         before = min([before, *(sent - _CLOCK_SKEW for sent in oldest)])
         forgotten = await self._waiting.forget_hints(before=before, limit=10 * _BATCH)
         if forgotten:

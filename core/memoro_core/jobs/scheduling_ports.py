@@ -57,6 +57,10 @@ class SchedulingStore(Protocol):
         """Chooses jobs by their rank, within each user's cap, and marks them hinted."""
         ...
 
+    async def take_back(self, refs: Sequence[JobRef]) -> None:
+        """Marks these jobs as not hinted, if no worker has taken them up: they wait for their turn again."""
+        ...
+
     async def forget_hints(self, *, before: datetime, limit: int) -> int:
         """Jobs whose hints are older wait for their turn again; how many."""
         ...

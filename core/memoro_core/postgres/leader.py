@@ -14,6 +14,8 @@ SCHEDULER_LOCK: Final = 0x6D656D6F
 IDLE_LIMIT: Final = 3.0
 """Seconds after which a leader that has not asked again leads no more."""
 _TIMEOUT: Final = 2.0
+# InternalClientError is what asyncpg says of a connection that PostgreSQL has ended and whose end has not arrived yet.
+_LOST: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 
 
 class Leadership:
@@ -51,7 +53,7 @@ class Leadership:
                 )
             statement = "SELECT true" if self._held else "SELECT pg_try_advisory_lock($1)"
             self._held = bool(await self._connection.fetchval(statement, *(() if self._held else (self._lock,))))
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        except _LOST:
             await self.release()
         return self._held
 
@@ -60,5 +62,5 @@ class Leadership:
         self._held = False
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            with contextlib.suppress(*_LOST):
                 await connection.close(timeout=_TIMEOUT)

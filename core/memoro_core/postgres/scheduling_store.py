@@ -11,6 +11,7 @@ from memoro_core.jobs.fairness import WaitingTenant
 from memoro_core.jobs.model import JobRef
 from memoro_core.jobs.scheduling_ports import Allotment, Choice, WorkerLoad
 from memoro_core.postgres.database import Database, rows_of
+from memoro_core.postgres.job_rows import ref_columns
 from memoro_core.postgres.queries import load_queries
 
 _SQL: Final = load_queries("scheduling")
@@ -49,6 +50,10 @@ class PostgresSchedulingStore:
             )
             for row in rows
         }
+
+    async def take_back(self, refs: Sequence[JobRef]) -> None:
+        async with self._database.system_tx(durable=False) as connection:
+            await connection.execute(_SQL["take_back"], *ref_columns(refs))
 
     async def forget_hints(self, *, before: datetime, limit: int) -> int:
         async with self._database.system_tx(durable=False) as connection:

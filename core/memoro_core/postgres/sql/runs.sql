@@ -46,9 +46,9 @@ WITH waiting AS (
         lease_expires_at = $6, worker_id = $5, started_at = $4,
         run_deadline = $4::timestamptz + make_interval(secs => ($8::jsonb ->> kind)::double precision),
         -- A new attempt begins with its first stage.
-        stages = CASE WHEN attempt = 0 THEN stages ELSE (
+        stages = CASE WHEN attempt = 0 THEN stages ELSE coalesce((
             SELECT jsonb_agg(stage.value || '{"status": "PENDING", "completed": 0, "total": 0}' ORDER BY stage.place)
-            FROM jsonb_array_elements(stages) WITH ORDINALITY AS stage (value, place)) END
+            FROM jsonb_array_elements(stages) WITH ORDINALITY AS stage (value, place)), '[]') END
     FROM of_tenant
     WHERE jobs.tenant_id = of_tenant.tenant_id AND jobs.job_id = of_tenant.job_id AND fits AND has_room
     RETURNING jobs.tenant_id, jobs.job_id, kind, state, priority, jobs.user_id, memory_ids, stages, partial, attempt,
@@ -117,8 +117,10 @@ WITH ending AS (
 ), unready AS (
     UPDATE memories
     SET status = 'FAILED', updated_at = $3
-    FROM (SELECT job_id, unnest(memory_ids) AS memory_id FROM ended WHERE state IN ('FAILED', 'CANCELLED')) AS left_over
-    WHERE memories.tenant_id = $1 AND memories.memory_id = left_over.memory_id AND memories.job_id = left_over.job_id
+    -- By ids and without a join: drawn to one, the planner would read all memories of a tenant that it thinks small.
+    WHERE memories.tenant_id = $1
+      AND memories.memory_id = ANY (ARRAY(SELECT unnest(memory_ids) FROM ended WHERE state IN ('FAILED', 'CANCELLED')))
+      AND memories.job_id = ANY (ARRAY(SELECT job_id FROM ended WHERE state IN ('FAILED', 'CANCELLED')))
       AND memories.status = 'PENDING'
 )
 INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)

@@ -110,6 +110,13 @@ SELECT users.tenant_id,
        array(SELECT job_id FROM hinted WHERE hinted.tenant_id = users.tenant_id ORDER BY rank_at, job_id) AS job_ids
 FROM users;
 
+-- name: take_back
+-- Hints that could not be given: their jobs wait for their turn again. Arrays are parallel.
+UPDATE jobs
+SET hinted_at = NULL
+FROM unnest($1::uuid[], $2::uuid[]) AS ref (tenant_id, job_id)
+WHERE jobs.tenant_id = ref.tenant_id AND jobs.job_id = ref.job_id AND jobs.state = 'QUEUED';
+
 -- name: forget_hints
 -- Hints from before $1 are lost: their jobs wait for their turn again. Returns how many.
 WITH lost AS (
