@@ -54,7 +54,7 @@ async def test_workers_that_were_thought_dead_wake_up_and_spoil_nothing(deployme
     second.send_signal(signal.SIGCONT)
     await deployment.wait_until_ended(load)
     await check(deployment, load)
-    assert [worker.returncode for worker in deployment.workers.alive] == [None, None]
+    assert [worker.returncode for worker in deployment.workers.alive] == [None, None], await deployment.report()
 
 
 async def test_a_worker_that_is_asked_to_stop_hands_its_jobs_on(deployment: Deployment, load: Load) -> None:
@@ -77,7 +77,7 @@ async def test_the_scheduler_that_leads_is_killed_and_another_is_stopped(deploym
         await deployment.workers.end(leader, signal.SIGKILL)
         second = await deployment.wait_for_leader(other_than=leader, seconds=TAKEOVER)
         await deployment.workers.start()
-        await deployment.wait_until_ended(load, JOBS)
+        await deployment.wait_for_workers()
         second.send_signal(signal.SIGSTOP)
         third = await deployment.wait_for_leader(other_than=second, seconds=TAKEOVER)
     second.send_signal(signal.SIGCONT)

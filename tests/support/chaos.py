@@ -96,14 +96,14 @@ class Deployment:
             tenant = await bootstrap.tenant(fresh_name(), "A test's")
             key = await bootstrap.key(tenant, "A test's", DEFAULT_SCOPES)
         async with AsyncClient(self.endpoint, api_key=key) as client:
-            load = Load(client, tenant.id, self.random)
+            load = Load(client, tenant.id, Random(self.random.getrandbits(64)))
             try:
                 yield load
             finally:
                 await load.close()
 
     async def restore(self, *, workers: int = WORKERS) -> None:
-        """Everything runs again: PostgreSQL, Redis, a server that answers, and so many workers, which may yet start."""
+        """Everything runs again: PostgreSQL, Redis, a server that answers, and so many workers."""
         for pid in (self.stack.postgres.pid, self.stack.redis.pid):
             if pid is not None:
                 os.kill(pid, signal.SIGCONT)
@@ -111,13 +111,26 @@ class Deployment:
         await self.stack.redis.start()
         for processes, wanted in ((self.servers, 1), (self.workers, workers)):
             for process in list(processes.alive):
-                process.send_signal(signal.SIGCONT)
                 if process.returncode is not None or len(processes.alive) > wanted:
                     await processes.end(process, signal.SIGKILL)
+                else:
+                    process.send_signal(signal.SIGCONT)
             while len(processes.alive) < wanted:
                 await processes.start()
         async with AsyncClient(self.endpoint) as client:
             await until(lambda: _serves(client))
+        await self.wait_for_workers()
+
+    async def wait_for_workers(self) -> None:
+        """Returns when all workers work: each has a connection for the lead."""
+
+        async def all_there() -> bool:
+            there = await self.owner.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'memoro leader'"
+            )
+            return bool(there >= len(self.workers.alive))
+
+        await until(all_there, seconds=90)
 
     async def ended(self, load: Load) -> int:
         """How many of the tenant's jobs have ended."""
@@ -231,7 +244,7 @@ async def open_deployment(stack: Stack, folder: Path) -> AsyncIterator[Deploymen
             "job_retry_max": 2.0,
             "hint_timeout": 2.0,
             "scheduler_interval": 0.25,
-            "database_timeout": 4.0,
+            "database_timeout": 3.0,
         }
     )
     log = folder / "processes.log"
