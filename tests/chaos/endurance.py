@@ -1,4 +1,4 @@
-"""Faults drawn by lot, one after the other, while callers go on adding.
+"""Faults drawn like cards, one after the other, while callers go on adding.
 
 Prints a line per fault and at the end what is not as it should be; exits with 1 if there is anything. The same seed
 draws the same faults and pauses.
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from tests.support.chaos import Deployment, open_deployment
 from tests.support.chaos_checks import violations
-from tests.support.chaos_faults import FAULTS
+from tests.support.chaos_faults import FAULTS, Fault
 from tests.support.chaos_load import Load
 from tests.support.stacks import temporary_data_dir, temporary_stack
 
@@ -48,8 +48,11 @@ class Endurance:
         async with AsyncExitStack() as adding:
             for load in self.loads:
                 await adding.enter_async_context(load.adding(pause=ADD_EVERY))
+            deck: list[Fault] = []
             while time.monotonic() - self.started < seconds:
-                fault = lots.choice(FAULTS)
+                # All have had their turn before one comes back.
+                deck = deck or lots.sample(FAULTS, len(FAULTS))
+                fault = deck.pop()
                 hit = await fault.strike(self.deployment)
                 faults += 1
                 self.say(f"{fault}: {hit}; {await self._progress()}")
