@@ -11,6 +11,7 @@ import asyncio
 import random
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ class Endurance:
         """Whether all was well."""
         lots = self.deployment.random
         faults = 0
+        found: list[str] = []
         async with AsyncExitStack() as adding:
             for load in self.loads:
                 await adding.enter_async_context(load.adding(pause=ADD_EVERY))
@@ -53,12 +55,16 @@ class Endurance:
                 # All have had their turn before one comes back.
                 deck = deck or lots.sample(FAULTS, len(FAULTS))
                 fault = deck.pop()
-                hit = await fault.strike(self.deployment)
                 faults += 1
+                try:
+                    hit = await fault.strike(self.deployment)
+                except TimeoutError as error:
+                    found.append(f"after {fault} something did not come back: {traceback.format_exception(error)}")
+                    await self.deployment.restore(workers=WORKERS)
+                    hit = "did not come back"
                 self.say(f"{fault}: {hit}; {await self._progress()}")
                 await asyncio.sleep(lots.uniform(0, LONGEST_PAUSE))
         await self.deployment.restore(workers=WORKERS)
-        found: list[str] = []
         for load in self.loads:
             try:
                 await self.deployment.wait_until_ended(load, seconds=ENDS_WITHIN)

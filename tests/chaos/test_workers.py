@@ -13,7 +13,7 @@ import pytest
 from memoro_core.tasks import end_task
 from tests.support.chaos import Deployment
 from tests.support.chaos_checks import check
-from tests.support.chaos_faults import SMALLEST_POOL, stalling_worker
+from tests.support.chaos_faults import SMALLEST_POOL, stall_with_jobs, stalling_worker
 from tests.support.chaos_load import Load
 from tests.support.run_poisoned_worker import POISON, POISONED_WORKER
 
@@ -25,6 +25,7 @@ pytestmark = [
 ]
 
 JOBS = 150
+BLOCKED = 10.0
 TAKEOVER = 6.0
 """Five seconds, and one for a busy machine."""
 LOST = "SELECT count(*) FROM job_events WHERE tenant_id = $1 AND event -> 'error' ->> 'reason' = 'WORKER_LOST'"
@@ -87,13 +88,25 @@ async def test_the_scheduler_that_leads_is_killed_and_another_is_stopped(deploym
 
 
 async def test_the_loop_of_a_worker_is_blocked_for_ten_seconds(deployment: Deployment, load: Load) -> None:
-    adding = asyncio.create_task(load.add(JOBS))
-    async with stalling_worker(deployment, 10.0) as worker:
-        worker.send_signal(signal.SIGUSR1)
-        await adding
-        await asyncio.sleep(10)
+    async with stalling_worker(deployment, BLOCKED) as worker:
+        await load.add(JOBS)
+        assert await stall_with_jobs(deployment, worker)
+        await asyncio.sleep(BLOCKED)
         await deployment.wait_until_ended(load)
-        await check(deployment, load)
+    await check(deployment, load)
+
+
+@pytest.mark.skip(reason="leases are kept by the event loop itself")
+async def test_a_worker_whose_loop_is_blocked_keeps_its_jobs(deployment: Deployment, load: Load) -> None:
+    async with stalling_worker(deployment, BLOCKED) as worker:
+        await load.add(JOBS)
+        held = await stall_with_jobs(deployment, worker)
+        await asyncio.sleep(BLOCKED)
+        await deployment.wait_until_ended(load)
+    await check(deployment, load)
+    assert held
+    rows = await deployment.owner.fetch("SELECT attempt FROM jobs WHERE job_id = ANY ($1)", held)
+    assert {row["attempt"] for row in rows} == {1}
 
 
 async def test_a_poison_job_fails_and_those_beside_it_do_not(deployment: Deployment, load: Load) -> None:

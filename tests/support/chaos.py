@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import psutil
@@ -153,12 +154,16 @@ class Deployment:
 
     async def running_on(self, process: Process, *, attempt: int = 1) -> int:
         """How many jobs, in this attempt or a later one, that worker has claimed and not ended."""
-        count: int = await self.owner.fetchval(
-            "SELECT count(*) FROM jobs WHERE state = 'RUNNING' AND attempt >= $1 AND worker_id LIKE $2",
+        return len(await self.running_jobs(process, attempt=attempt))
+
+    async def running_jobs(self, process: Process, *, attempt: int = 1) -> Sequence[UUID]:
+        """Which jobs these are."""
+        rows = await self.owner.fetch(
+            "SELECT job_id FROM jobs WHERE state = 'RUNNING' AND attempt >= $1 AND worker_id LIKE $2",
             attempt,
             f"%:{process.pid}:%",
         )
-        return count
+        return [row["job_id"] for row in rows]
 
     async def freeze_with_jobs(self, process: Process, *, attempt: int = 1) -> None:
         """Stops a worker in the middle of jobs, of this attempt or a later one."""

@@ -9,13 +9,12 @@ from typing import Any
 from asyncpg import Record
 from pydantic_core import from_json
 
-from memoro import JobState
 from memoro_core.jobs.model import JobEvent, Stage, StageStatus
 from memoro_core.jobs.model import JobState as State
 from memoro_core.jobs.states import can_move
 from memoro_core.postgres.job_rows import event_of
 from tests.support.chaos import Deployment
-from tests.support.chaos_load import Load
+from tests.support.chaos_load import Load, Seen
 
 REPEATED = 10
 """How many calls are made once more at the end."""
@@ -85,7 +84,10 @@ async def violations(deployment: Deployment, load: Load, *, failed: Sequence[str
         told = [event_of(from_json(row["event"])) for row in rows]
         found += [f"{wrong}: job {job_id}: {_life(told)}" for wrong in _wrong_in(told)]
     for job_id, seen in (await load.watched()).items():
-        found += [f"{wrong}: job {job_id}: {seen}" for wrong in _wrong_in_watch(seen, jobs[job_id]["last_seq"])]
+        if isinstance(seen, BaseException):
+            found.append(f"a watch ended with {seen!r}: job {job_id}")
+        elif job_id in jobs:
+            found += [f"{wrong}: job {job_id}: {seen}" for wrong in _wrong_in_watch(seen, jobs[job_id]["last_seq"])]
     for ask in load.random.sample(list(load.accepted), min(REPEATED, len(load.accepted))):
         if (again := await load.ask(ask)) != load.accepted[ask]:
             found.append(f"a repeated call has another answer: {load.accepted[ask]}, then {again}")
@@ -124,7 +126,7 @@ def _wrong_in(events: Sequence[JobEvent]) -> Iterator[str]:
             yield "a success that another run reported"
 
 
-def _wrong_in_watch(seen: Sequence[tuple[int, JobState]], last: int) -> Iterator[str]:
+def _wrong_in_watch(seen: Seen, last: int) -> Iterator[str]:
     numbers = [number for number, _ in seen]
     if any(before >= after for before, after in itertools.pairwise(numbers)):
         yield "a watcher was told things out of order, or twice"

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
+from uuid import UUID
 
 from redis.asyncio import Redis
 
@@ -90,9 +91,9 @@ class StallWorker:
 
     async def strike(self, deployment: Deployment) -> str:
         async with stalling_worker(deployment, self.seconds) as worker:
-            worker.send_signal(signal.SIGUSR1)
+            running = await stall_with_jobs(deployment, worker)
             await asyncio.sleep(self.seconds)
-            return f"worker {worker.pid}"
+        return f"worker {worker.pid} with {len(running)} jobs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,15 +301,17 @@ async def _set(deployment: Deployment, *statements: str) -> None:
 
 @asynccontextmanager
 async def stalling_worker(deployment: Deployment, seconds: float) -> AsyncIterator[Process]:
-    """One more worker, in the middle of jobs if there are any, whose loop SIGUSR1 blocks for so many seconds."""
+    """One more worker, whose loop SIGUSR1 blocks for so many seconds."""
     worker = await deployment.workers.start(STALLING_WORKER, STALL_SECONDS=str(seconds))
+    await deployment.wait_for_workers()
+    yield worker
+    await deployment.workers.end(worker)
 
-    async def busy() -> bool:
-        return await deployment.running_on(worker) > 0
 
-    try:
-        await until(busy, seconds=30)
-        yield worker
-    finally:
-        if worker in deployment.workers.alive:
-            await deployment.workers.end(worker)
+async def stall_with_jobs(deployment: Deployment, worker: Process) -> Sequence[UUID]:
+    """Blocks the loop of a stalling worker in the middle of these jobs."""
+    await deployment.freeze_with_jobs(worker)
+    running = await deployment.running_jobs(worker)
+    worker.send_signal(signal.SIGUSR1)
+    worker.send_signal(signal.SIGCONT)
+    return running

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
+from typing import TypeAlias
 
 from memoro import AsyncClient, JobState, MemoroError
 from memoro.errors import Code
@@ -24,6 +25,9 @@ _PLACES = ("Berlin", "Lisbon", "Vienna", "Oslo")
 _COMPANIES = ("TechCorp", "Northwind", "Acme")
 _ANSWERED_BY_NOBODY = {Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED}
 _BROKEN_OFF = {Code.INTERNAL, Code.UNKNOWN, Code.CANCELLED}
+
+Seen: TypeAlias = list[tuple[int, JobState]]
+"""The sequence and the state of each update of a watch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ class Load:
     """Errors that callers should not have seen, whatever went wrong."""
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
     _callers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CALLERS))
-    _watches: dict[str, asyncio.Task[list[tuple[int, JobState]]]] = field(default_factory=dict)
+    _watches: dict[str, asyncio.Task[Seen]] = field(default_factory=dict)
 
     async def add(self, count: int, *, user_id: str | None = None) -> None:
         """So many memories, each with a job; returns when all are accepted."""
@@ -90,10 +94,14 @@ class Load:
                 else:
                     return Accepted(added.memory.id, added.job.id)
 
-    async def watched(self) -> dict[str, list[tuple[int, JobState]]]:
-        """What the watchers saw of their jobs, which must have ended: sequence and state of each update."""
-        async with asyncio.timeout(PATIENCE):
-            return dict(zip(self._watches, await asyncio.gather(*self._watches.values()), strict=True))
+    async def watched(self) -> Mapping[str, Seen | BaseException]:
+        """What the watchers saw of their jobs, which must have ended; or what their watches ended with instead."""
+        for watch in self._watches.values():
+            with suppress(Exception):
+                await asyncio.wait_for(watch, PATIENCE)
+        return dict(
+            zip(self._watches, await asyncio.gather(*self._watches.values(), return_exceptions=True), strict=True)
+        )
 
     async def close(self) -> None:
         """Ends the watches that are left."""
@@ -121,6 +129,6 @@ class Load:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), pause)
 
-    async def _watch(self, job_id: str) -> list[tuple[int, JobState]]:
+    async def _watch(self, job_id: str) -> Seen:
         async with aclosing(self.client.jobs.handle(job_id).watch()) as updates:
             return [(update.sequence, update.state) async for update in updates]
