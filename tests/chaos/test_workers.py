@@ -25,6 +25,9 @@ pytestmark = [
 ]
 
 JOBS = 150
+FEW = 40
+"""Little more than one worker has at once: what is given back is soon taken again."""
+SEVERAL = 4
 BLOCKED = 10.0
 TAKEOVER = 6.0
 """Five seconds, and one for a busy machine."""
@@ -45,11 +48,11 @@ async def test_a_worker_is_killed_in_the_middle_of_its_jobs(deployment: Deployme
 async def test_workers_that_were_thought_dead_wake_up_and_spoil_nothing(deployment: Deployment, load: Load) -> None:
     first, second = deployment.workers.alive
     second.send_signal(signal.SIGSTOP)
-    await load.add(JOBS)
-    await deployment.freeze_with_jobs(first)
+    await load.add(FEW)
+    await deployment.freeze_with_jobs(first, at_least=SEVERAL)
     second.send_signal(signal.SIGCONT)
     # The second has jobs of the first and stands still with them, so that they are RUNNING when the first wakes up.
-    await deployment.freeze_with_jobs(second, attempt=2)
+    await deployment.freeze_with_jobs(second, attempt=2, at_least=SEVERAL)
     first.send_signal(signal.SIGCONT)
     await asyncio.sleep(1)
     second.send_signal(signal.SIGCONT)

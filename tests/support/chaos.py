@@ -165,13 +165,13 @@ class Deployment:
         )
         return [row["job_id"] for row in rows]
 
-    async def freeze_with_jobs(self, process: Process, *, attempt: int = 1) -> None:
-        """Stops a worker in the middle of jobs, of this attempt or a later one."""
+    async def freeze_with_jobs(self, process: Process, *, attempt: int = 1, at_least: int = 1) -> None:
+        """Stops a worker in the middle of so many jobs, in this attempt or a later one."""
 
         async def caught() -> bool:
             process.send_signal(signal.SIGSTOP)
             await asyncio.sleep(0.05)  # what it has sent arrives
-            if await self.running_on(process, attempt=attempt):
+            if await self.running_on(process, attempt=attempt) >= at_least:
                 return True
             process.send_signal(signal.SIGCONT)
             return False
