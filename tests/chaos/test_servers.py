@@ -21,6 +21,7 @@ from tests.support.chaos_faults import (
     KillServer,
     RestartPostgres,
     RestartRedis,
+    end_server,
     redis_frozen,
 )
 from tests.support.chaos_load import Load
@@ -59,8 +60,9 @@ async def test_a_server_is_killed_between_commits_and_hints(deployment: Deployme
     before = await hints_sent(deployment)
     async with redis_frozen(deployment):
         await load.add(HINTLESS)
-        await KillServer().strike(deployment)
+        await end_server(deployment)
     assert await hints_sent(deployment) - before < HINTLESS
+    await deployment.restore()
     await deployment.wait_until_ended(load)
     await check(deployment, load)
 

@@ -120,7 +120,7 @@ async def test_a_poison_job_fails_and_those_beside_it_do_not(deployment: Deploym
     await deployment.servers.end(server)
     await deployment.servers.start(**patient)
     await load.add(1, user_id=POISON)
-    await load.add(JOBS // 3)
+    await load.add(FEW)
     poison = next(answer.job_id for ask, answer in load.accepted.items() if ask.user_id == POISON)
     async with supervised(deployment, POISONED_WORKER) as deaths:
         await deployment.wait_until_ended(load)

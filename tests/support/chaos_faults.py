@@ -1,6 +1,7 @@
 """What can go wrong with a deployment. Each fault strikes, and then does what a supervisor or an operator would do.
 
-`strike` returns what it hit, for the record, once everything that it took away is there again.
+`strike` returns what it hit, for the record, once servers are there again; a worker that takes another's place may
+still be starting then.
 """
 
 from __future__ import annotations
@@ -117,10 +118,7 @@ class KillServer:
     """SIGKILL to a server in the middle of its calls; it comes back on the same port."""
 
     async def strike(self, deployment: Deployment) -> str:
-        victim = deployment.random.choice(deployment.servers.alive)
-        await deployment.servers.end(victim, signal.SIGKILL)
-        await deployment.servers.start()
-        return f"server {victim.pid}"
+        return await back(deployment, await end_server(deployment))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +130,8 @@ class KillServerBeforeHints:
     async def strike(self, deployment: Deployment) -> str:
         async with redis_frozen(deployment):
             await asyncio.sleep(self.seconds)
-            return await KillServer().strike(deployment)
+            victim = await end_server(deployment)
+        return await back(deployment, victim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +258,20 @@ FAULTS: Final[Sequence[Fault]] = (
     FlushRedis(),
 )
 """One of each, for drawing lots."""
+
+
+async def end_server(deployment: Deployment) -> Process:
+    """SIGKILL to a server, and which it was."""
+    victim = deployment.random.choice(deployment.servers.alive)
+    await deployment.servers.end(victim, signal.SIGKILL)
+    return victim
+
+
+async def back(deployment: Deployment, victim: Process) -> str:
+    """A server takes the place of the one that was killed."""
+    await deployment.servers.start()
+    await deployment.wait_for_server()
+    return f"server {victim.pid}"
 
 
 async def frozen(deployment: Deployment, victim: Process, seconds: float) -> int:

@@ -29,6 +29,8 @@ class Processes:
     settings: Settings
     log: IO[bytes]
     alive: list[Process] = field(default_factory=list)
+    unusual: list[Process] = field(default_factory=list)
+    """Those that were started with a command or with settings of their own."""
 
     async def start(self, *command: str, **changes: str) -> Process:
         """One more; with a command of its own, or with other settings (`MEMORO_…`)."""
@@ -39,6 +41,8 @@ class Processes:
             stderr=self.log,
         )
         self.alive.append(process)
+        if command or changes:
+            self.unusual.append(process)
         return process
 
     async def end(self, process: Process, number: signal.Signals = signal.SIGTERM) -> int:
