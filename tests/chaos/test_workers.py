@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-JOBS = 150
+JOBS = 120
 FEW = 40
 """Little more than one worker has at once: what is given back is soon taken again."""
 SEVERAL = 4

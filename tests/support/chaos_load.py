@@ -68,7 +68,7 @@ class Load:
         await asyncio.gather(*(self._add(user_id) for _ in range(count)))
 
     @asynccontextmanager
-    async def adding(self, *, pause: float = 0.02) -> AsyncIterator[None]:
+    async def adding(self, *, pause: float = 0.03) -> AsyncIterator[None]:
         """Adds one after the other while the block runs; at its end all are accepted."""
         stop = asyncio.Event()
         adding = asyncio.create_task(self._keep_adding(stop, pause))
@@ -125,7 +125,9 @@ class Load:
     async def _keep_adding(self, stop: asyncio.Event, pause: float) -> None:
         async with asyncio.TaskGroup() as calls:
             while not stop.is_set():
-                calls.create_task(self._add(None))
+                # Callers who wait for their answers ask nothing new.
+                if not self._callers.locked():
+                    calls.create_task(self._add(None))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), pause)
 
