@@ -3,6 +3,7 @@
 #   make demo               the main job, from nothing, in a minute
 #   make dev                a whole deployment on this machine, until Ctrl-C
 #   make test               all tests                         ARGS="tests/unit -k ledger"
+#   make chaos              faults at random, for as long as SECONDS=600 says        ARGS="--seed 42" to draw the same again
 #   make bench              all benchmarks, or one            NAME=add
 #   make lint               style, types, direction of imports, the contract
 #   make format             rewrites sources and protos in the one style
@@ -25,9 +26,10 @@ UV := uv==0.13.9
 
 PIP := -m pip --disable-pip-version-check --no-input --quiet install --progress-bar off --no-compile
 NAME ?=
+SECONDS ?= 600
 ARGS ?=
 
-.PHONY: demo dev test bench lint format proto lock clean venv
+.PHONY: demo dev test chaos bench lint format proto lock clean venv
 
 demo: venv
 	@$(BIN)/memoro demo $(ARGS)
@@ -37,6 +39,9 @@ dev: venv
 
 test: venv
 	@$(BIN)/pytest $(ARGS)
+
+chaos: venv
+	@$(BIN)/python -m tests.chaos.endurance --seconds $(SECONDS) $(ARGS)
 
 bench: venv
 	@$(BIN)/python -m benchmarks $(NAME) $(ARGS)
