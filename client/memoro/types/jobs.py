@@ -74,7 +74,7 @@ class Job:
 
     @property
     def waiting_for_retry(self) -> bool:
-        """Whether it stands between two attempts: `error` is that of the last, the next begins not before `run_time`."""
+        """Whether it stands between two attempts: `error` is that of the last; not before `run_time` comes the next."""
         return self.state is JobState.QUEUED and self.attempt > 0
 
 
