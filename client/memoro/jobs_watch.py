@@ -55,7 +55,7 @@ class AsyncJobsWatch:
         """What `jobs.watch_all`, with the same filter, takes to go on after all that was told so far.
 
         Keep it when an update has been dealt with: it moves with each of them, and while none fits the filter with the
-        server's heartbeats. It is empty until the snapshots of the beginning have all been told.
+        server's heartbeats.
         """
         return self._resume_token
 
@@ -78,11 +78,6 @@ class AsyncJobsWatch:
         await self.aclose()
 
     def _request_now(self) -> WatchJobsRequest:
-        if not self._resume_token and self._told:
-            # It broke off before it had a token to go on from. What is still open is told anew and whole, so that the
-            # caller sees what no longer is.
-            self._told.clear()
-            self._after_gap = True
         request = WatchJobsRequest(resume_token=self._resume_token)
         request.MergeFrom(self._filter)
         return request
@@ -92,20 +87,18 @@ class AsyncJobsWatch:
         async with aclosing(messages):
             async for message in messages:
                 if message is None:
+                    # What is open is told anew and whole, so that the caller sees what no longer is.
+                    self._told.clear()
                     self._resume_token = ""
                     self._after_gap = True
                     continue
-                event = message.WhichOneof("event")
-                if event != "snapshot":
-                    # Had a snapshot's token been kept, a break would lose the snapshots that come after it.
-                    self._resume_token = message.resume_token or self._resume_token
-                if event not in {"snapshot", "update"}:
+                self._resume_token = message.resume_token or self._resume_token
+                if message.WhichOneof("event") not in {"snapshot", "update"}:
                     continue
                 update = convert.job_update(message)
                 if self._is_news(update):
-                    update = replace(update, resume_token=self._resume_token, after_gap=self._after_gap)
+                    yield replace(update, after_gap=self._after_gap)
                     self._after_gap = False
-                    yield update
 
     def _is_news(self, update: JobUpdate) -> bool:
         if update.sequence <= self._told.get(update.job_id, -1):

@@ -33,7 +33,7 @@ class JobsWatch:
         """What `jobs.watch_all`, with the same filter, takes to go on after all that was told so far.
 
         Keep it when an update has been dealt with: it moves with each of them, and while none fits the filter with the
-        server's heartbeats. It is empty until the snapshots of the beginning have all been told.
+        server's heartbeats.
         """
         return self._watch.resume_token
 

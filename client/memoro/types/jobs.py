@@ -90,10 +90,7 @@ class JobUpdate:
     sequence: int
     """The number of the change within the job; it grows from update to update."""
     resume_token: str = field(repr=False)
-    """What `jobs.watch`, or `jobs.watch_all`, takes to go on after this update, in another process too.
-
-    It is empty while `jobs.watch_all` tells the snapshots that it begins with: only all of them are a beginning.
-    """
+    """What `jobs.watch`, or `jobs.watch_all`, takes to go on after this update, in another process too."""
     state: JobState
     attempt: int
     snapshot: Job | None = None

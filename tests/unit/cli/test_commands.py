@@ -234,7 +234,7 @@ def test_watch_of_all_jobs(memoro: CommandLine) -> None:
     memoro.server.script("ListJobs", jobs_service_pb2.ListJobsResponse())
     told_of = jobs_service_pb2.WatchJobsResponse
     updates = [
-        told_of(snapshot=RETRYING, sequence=4),
+        told_of(snapshot=RETRYING, sequence=4, resume_token="at-j3"),
         told_of(heartbeat=jobs_pb2.Heartbeat(), resume_token="t0"),
         told_of(
             update=jobs_pb2.JobUpdate(
@@ -256,7 +256,7 @@ def test_watch_of_all_jobs(memoro: CommandLine) -> None:
     )
     lines = memoro.json("jobs", "watch", "--resume-token", "kept", code=1)
     assert [(line["job_id"], line["sequence"], line["resume_token"]) for line in lines] == [
-        *(("j3", 4, "kept"), ("j3", 5, "t1"))
+        *(("j3", 4, "at-j3"), ("j3", 5, "t1"))
     ]
     gone = Failure(grpc.StatusCode.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED")
     memoro.server.script("WatchJobs", [gone], [*updates, stop])
