@@ -64,6 +64,49 @@ def test_administration(dev: Dev) -> None:
     assert revoked["revoke_time"]
 
 
+def test_workers_and_queues(dev: Dev) -> None:
+    def admin(*arguments: str) -> list[Any]:
+        return lines(dev.memoro("admin", *arguments, "--json", api_key=dev.admin_key))
+
+    (status,) = admin("workers")
+    assert status["workers"]
+    assert all(worker["concurrency"] >= 1 and worker["start_time"] for worker in status["workers"])
+    assert {queue["name"] for queue in status["queues"]} == {"free", "pro", "enterprise"}
+    paused = admin("pause", "enterprise")
+    assert [queue["name"] for queue in paused if queue["pause_time"]] == ["enterprise"]
+    assert not any(queue["pause_time"] for queue in admin("resume", "enterprise"))
+    assert "enterprise" in dev.memoro("admin", "workers", api_key=dev.admin_key)
+    assert admin("clear", "enterprise", "--yes") == [{"cancelled": 0, "more": False}]
+    unknown = str(uuid.uuid4())
+    assert admin("requeue", "--tenant", unknown) == [{"requeued": 0, "skipped": 0, "more": False}]
+    assert admin("trigger", "--tenant", unknown) == [{"released": 0, "due": 0}]
+    assert "SCOPE_MISSING" in dev.memoro("admin", "workers", code=1)
+
+
+def test_a_watch_of_all_jobs_until_ctrl_c(dev: Dev) -> None:
+    user = f"cli-{uuid.uuid4().hex[:8]}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "memoro.cli", "jobs", "watch", "--user", user, "--json"],
+        env=dev.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process:
+        [added] = lines(dev.memoro("add", "Anna Keller works at TechCorp.", "--user", user, "--wait", "--json"))
+        seen = []
+        for line in process.stdout:
+            seen.append(json.loads(line))
+            if seen[-1]["state"] == "SUCCEEDED":
+                break
+        process.send_signal(signal.SIGINT)
+    assert process.returncode == 130
+    assert {update["job_id"] for update in seen} == {added["job"]["id"]}
+    refused = dev.memoro("jobs", "retry", added["job"]["id"], code=1)
+    assert "JOB_NOT_RETRYABLE" in refused
+
+
 def test_the_demonstration_on_a_deployment_that_runs(dev: Dev) -> None:
     shown = dev.memoro("demo", "--endpoint", dev.endpoint)
     assert "Everything as it should be." in shown

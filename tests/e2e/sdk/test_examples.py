@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from memoro import Client
 from tests.support.dev import Dev
 
 pytestmark = pytest.mark.e2e
@@ -40,6 +42,48 @@ def test_blocking_client(dev: Dev) -> None:
     assert "Porto" in told
     assert "Thursdays at seven" in told
     assert "MEMORY_NOT_FOUND" in told
+
+
+def test_following_all_jobs_goes_on_after_a_restart(dev: Dev, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+
+    def followed(job_id: str) -> list[str]:
+        """What the example tells, until it has told of the end of that job."""
+        process = subprocess.Popen(
+            [sys.executable, str(EXAMPLES / "follow_jobs.py"), str(place)],
+            env=dev.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        with process:
+            told = []
+            for line in process.stdout:
+                told.append(line.strip())
+                if told[-1] == f"{job_id} succeeded":
+                    break
+            process.send_signal(signal.SIGINT)
+        assert process.returncode == 0
+        return told
+
+    with Client(dev.endpoint, api_key=dev.api_key) as client:
+        # It is there before there is anything to tell.
+        with client.jobs.watch_all() as watch:
+            first = client.memories.create(user_id="follow", text="Ann moved to Lyon.").job
+            for update in watch:
+                place.write_text(watch.resume_token)
+                if update.job_id == first.id:
+                    break
+        first.result(timeout=60)
+        assert followed(first.id)[-1] == f"{first.id} succeeded"
+        # What happens while nobody follows is told afterwards, and what was told is not told again.
+        second = client.memories.create(user_id="follow", text="Ann plays the cello.").job
+        second.result(timeout=60)
+        told = followed(second.id)
+    assert [line for line in told if second.id in line] == [
+        *(f"{second.id} {state}" for state in ("queued", "running", "succeeded"))
+    ]
+    assert f"{first.id} running" not in told
 
 
 def test_the_conversation_is_one_file(dev: Dev) -> None:
