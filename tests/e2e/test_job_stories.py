@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
@@ -96,7 +97,8 @@ class Witnesses:
 
     async def tenant_id(self) -> str:
         """The tenant of the jobs."""
-        return next([one.id async for one in self.operator.admin.tenants.list() if one.name == "dev"].__iter__())
+        (tenant,) = [one async for one in self.operator.admin.tenants.list() if one.name == "dev"]
+        return tenant.id
 
     async def states(self, job_id: str) -> list[JobState]:
         """Where the job stood, one after the other, as the watch of all jobs has told to its end."""
@@ -173,7 +175,7 @@ async def defer(deployment: Dev, tenant_id: str, job_id: str, until: datetime) -
     settings = Settings.model_validate({"database_url": deployment.database_url})
     async with open_database(settings) as database:
         await PostgresDeferralStore(database).defer(
-            TenantId(tenant_id), [JobId(job_id)], until=until, now=datetime.now(UTC)
+            TenantId(UUID(tenant_id)), [JobId(UUID(job_id))], until=until, now=datetime.now(UTC)
         )
 
 
