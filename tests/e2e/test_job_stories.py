@@ -110,7 +110,7 @@ class Witnesses:
         return [state for state, _ in groupby(update.state for update in told)]
 
     async def delivered(self, types: dict[str, str]) -> dict[str, dict[str, Any]]:
-        """The data of the webhooks that have come, by job: one for each of these, of its type, and no others for a while."""
+        """The data of the webhooks, by job: one has come for each of these, of its type, and no other for a while."""
         await self.receiver.wait_for(len(types))
         await asyncio.sleep(1.0)
         events = [event.body for event in self.receiver.received]
