@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 from memoro import convert, wire
 from memoro.enums import JobKind, JobState
@@ -21,10 +21,15 @@ REMEMBERED_JOBS = 10_000
 """For how many jobs, the latest to change, a watch knows what it has told, and tells nothing twice."""
 
 
-class AsyncJobsWatch:
-    """The updates of the tenant's jobs as they happen: iterate over it; `aclose` it, or leave it as a context manager.
+_Message: TypeAlias = tuple[str, JobUpdate | None]
+"""What goes on after a message, and the update in it that is to be told."""
 
-    It does not end by itself. When a server drains, dies or falls silent, it goes on after what it told last.
+
+class AsyncJobsWatch:
+    """The updates of the tenant's jobs as they happen: enter it as a context manager, and iterate over it.
+
+    Whatever happens once it is entered is told. It does not end by itself. When a server drains, dies or falls silent,
+    it goes on after what it told last.
     """
 
     def __init__(
@@ -44,11 +49,12 @@ class AsyncJobsWatch:
             kinds=[wire.enum_number(JobKind, kind) for kind in kinds],
             user_id=user_id,
         )
-        self._resume_token = resume_token
+        self._resume_token = self._position = resume_token
         self._after_gap = False
         # Job → the sequence of what was told of it last.
         self._told: OrderedDict[str, int] = OrderedDict()
-        self._updates = self._follow()
+        self._messages = self._follow()
+        self._held: _Message | None = None
 
     @property
     def resume_token(self) -> str:
@@ -63,13 +69,21 @@ class AsyncJobsWatch:
         return self
 
     async def __anext__(self) -> JobUpdate:
-        return await anext(self._updates)
+        while True:
+            message, self._held = self._held or await anext(self._messages), None
+            self._resume_token, update = message
+            if update is not None:
+                return update
 
     async def aclose(self) -> None:
         """Ends the watch."""
-        await self._updates.aclose()
+        self._held = None
+        await self._messages.aclose()
 
     async def __aenter__(self) -> Self:
+        # With a token it is known where the watch begins; without one the server says so with its first message.
+        if not self._resume_token and self._held is None:
+            self._held = await anext(self._messages, None)
         return self
 
     async def __aexit__(
@@ -78,27 +92,29 @@ class AsyncJobsWatch:
         await self.aclose()
 
     def _request_now(self) -> WatchJobsRequest:
-        request = WatchJobsRequest(resume_token=self._resume_token)
+        request = WatchJobsRequest(resume_token=self._position)
         request.MergeFrom(self._filter)
         return request
 
-    async def _follow(self) -> AsyncGenerator[JobUpdate, None]:
+    async def _follow(self) -> AsyncGenerator[_Message, None]:
         messages = resumed(self._transport, WATCH_JOBS, self._request_now, patience=self._patience, endless=True)
         async with aclosing(messages):
             async for message in messages:
                 if message is None:
                     # What is open is told anew and whole, so that the caller sees what no longer is.
                     self._told.clear()
-                    self._resume_token = ""
+                    self._position = ""
                     self._after_gap = True
                     continue
-                self._resume_token = message.resume_token or self._resume_token
-                if message.WhichOneof("event") not in {"snapshot", "update"}:
-                    continue
-                update = convert.job_update(message)
-                if self._is_news(update):
-                    yield replace(update, after_gap=self._after_gap)
+                self._position = message.resume_token or self._position
+                update = None
+                if message.WhichOneof("event") in {"snapshot", "update"}:
+                    update = convert.job_update(message)
+                if update is not None and self._is_news(update):
+                    yield self._position, replace(update, after_gap=self._after_gap)
                     self._after_gap = False
+                else:
+                    yield self._position, None
 
     def _is_news(self, update: JobUpdate) -> bool:
         if update.sequence <= self._told.get(update.job_id, -1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,10 +17,10 @@ from memoro.types import JobUpdate
 
 
 class JobsWatch:
-    """The updates of the tenant's jobs as they happen: iterate over it; `close` it, or leave it as a context manager.
+    """The updates of the tenant's jobs as they happen: enter it as a context manager, and iterate over it.
 
-    It does not end by itself, but any thread may close it; the iteration then ends. When a server drains, dies or falls
-    silent, it goes on after what it told last.
+    Whatever happens once it is entered is told. It does not end by itself, but any thread may close it; the iteration
+    then ends. When a server drains, dies or falls silent, it goes on after what it told last.
     """
 
     def __init__(self, transport: BlockingTransport, open_watch: Callable[[Transport], AsyncJobsWatch]) -> None:
@@ -58,6 +58,8 @@ class JobsWatch:
                 self._iterating.release()
 
     def __enter__(self) -> Self:
+        with self._iterating, suppress(_Interrupted):
+            run(self._watch.__aenter__())
         return self
 
     def __exit__(

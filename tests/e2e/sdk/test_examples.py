@@ -9,12 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from memoro import Client
+from memoro import Client, JobState
 from tests.support.dev import Dev
 
 pytestmark = pytest.mark.e2e
@@ -49,21 +50,21 @@ def test_following_all_jobs_goes_on_after_a_restart(dev: Dev, tmp_path: Path) ->
 
     def followed(job_id: str) -> list[str]:
         """What the example tells, until it has told of the end of that job."""
-        process = subprocess.Popen(
-            [sys.executable, str(EXAMPLES / "follow_jobs.py"), str(place)],
-            env=dev.environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout is not None
-        with process:
+        command = [sys.executable, str(EXAMPLES / "follow_jobs.py"), str(place)]
+        with subprocess.Popen(command, env=dev.environment, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            # Ends it also when it does not tell what it should.
+            limit = threading.Timer(60, process.kill)
+            limit.start()
             told = []
             for line in process.stdout:
                 told.append(line.strip())
                 if told[-1] == f"{job_id} succeeded":
                     break
             process.send_signal(signal.SIGINT)
-        assert process.returncode == 0
+            process.wait()
+            limit.cancel()
+        assert process.returncode == 0, told
         return told
 
     with Client(dev.endpoint, api_key=dev.api_key) as client:
@@ -72,7 +73,7 @@ def test_following_all_jobs_goes_on_after_a_restart(dev: Dev, tmp_path: Path) ->
             first = client.memories.create(user_id="follow", text="Ann moved to Lyon.").job
             for update in watch:
                 place.write_text(watch.resume_token)
-                if update.job_id == first.id:
+                if (update.job_id, update.state) == (first.id, JobState.QUEUED):
                     break
         first.result(timeout=60)
         assert followed(first.id)[-1] == f"{first.id} succeeded"

@@ -51,15 +51,19 @@ async def test_a_watch_of_all_jobs_outlasts_the_deaths_of_its_server() -> None:
         async with AsyncClient(dev.endpoint, api_key=dev.api_key) as client:
             told: dict[str, list[JobUpdate]] = defaultdict(list)
             token = ""
+            begun = asyncio.Event()
 
             async def follow() -> None:
                 nonlocal token
                 async with client.jobs.watch_all(resume_token=token) as watch:
+                    begun.set()
                     async for update in watch:
                         told[update.job_id].append(update)
                         token = watch.resume_token
 
             following = asyncio.ensure_future(follow())
+            async with asyncio.timeout(30):
+                await begun.wait()
             jobs: list[str] = []
             for text in ("Ann moved to Lyon.", "Ann plays the cello.", "Ann likes tea.", "Ann lives in Rome."):
                 added = await client.memories.create(user_id="ann", text=text, timeout=30)

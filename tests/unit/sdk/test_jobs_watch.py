@@ -13,7 +13,17 @@ from typing import Any, TypeAlias
 import grpc
 import pytest
 
-from memoro import AsyncClient, AsyncJobsWatch, Client, InvalidArgument, JobKind, JobState, JobUpdate, Unavailable
+from memoro import (
+    AsyncClient,
+    AsyncJobsWatch,
+    Client,
+    InvalidArgument,
+    JobKind,
+    JobState,
+    JobUpdate,
+    PermissionDenied,
+    Unavailable,
+)
 from memoro.endpoint import parse_endpoint
 from memoro.methods import WATCH_JOBS
 from memoro.transport import AioTransport
@@ -108,6 +118,24 @@ async def test_another_consumer_goes_on_with_the_token(server: ScriptedServer, c
     server.script("WatchJobs", [update("j1", 2, "t2"), STOP])
     assert numbered(await told_by(client.jobs.watch_all(resume_token=kept))) == [("j1", 2)]
     assert tokens(server) == ["", "t1"]
+
+
+async def test_it_begins_when_it_is_entered(server: ScriptedServer, client: AsyncClient) -> None:
+    first = snapshot("j1", 2)
+    server.script("WatchJobs", [first, heartbeat("t0"), update("j1", 3, "t1"), lambda *_: server.stopping.wait(20)])
+    async with client.jobs.watch_all() as watch:
+        assert len(server.calls) == 1
+        # What is held for the first iteration is not told yet: it would be lost with its token.
+        assert watch.resume_token == ""
+        assert ((await anext(watch)).sequence, watch.resume_token) == (2, "at-j1")
+        assert ((await anext(watch)).sequence, watch.resume_token) == (3, "t1")
+    # With a token the server may have nothing to say for a while; the place is known.
+    server.script("WatchJobs", [lambda *_: server.stopping.wait(20)])
+    async with asyncio.timeout(5), client.jobs.watch_all(resume_token="t1") as again:
+        assert again.resume_token == "t1"
+    server.script("WatchJobs", [Failure(grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING")])
+    with pytest.raises(PermissionDenied):
+        await client.jobs.watch_all().__aenter__()
 
 
 async def test_snapshots_that_break_off_go_on(server: ScriptedServer, client: AsyncClient) -> None:
