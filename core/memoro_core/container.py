@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.metadata import version
 
 from memoro_core.clock import Clock, SystemClock
 from memoro_core.graph.service import GraphService
-from memoro_core.idempotency import RequestStore
+from memoro_core.jobs.heart import Heart, LeaseStore, WorkerIdentity
 from memoro_core.jobs.hinter import BackgroundHinter
 from memoro_core.jobs.model import JobKind
 from memoro_core.jobs.ports import EventTail, HintQueue, JobStore
 from memoro_core.jobs.retry import RetryPolicy
+from memoro_core.jobs.run_ports import JobHandler, RunStore
 from memoro_core.jobs.runner import JobRunner, RunPolicy
+from memoro_core.jobs.scheduler import Scheduler
+from memoro_core.jobs.scheduling_ports import SchedulingStore
 from memoro_core.jobs.service import JobsService
 from memoro_core.jobs.watch import JobWatcher
 from memoro_core.llm.factory import Providers, open_providers
@@ -33,7 +37,10 @@ from memoro_core.postgres.enrichment_store import PostgresEnrichmentStore
 from memoro_core.postgres.graph_store import PostgresGraphStore
 from memoro_core.postgres.idempotency_store import PostgresRequestStore
 from memoro_core.postgres.job_store import PostgresJobStore
+from memoro_core.postgres.lease_store import PostgresLeaseStore
 from memoro_core.postgres.memory_store import PostgresMemoryStore
+from memoro_core.postgres.run_store import PostgresRunStore
+from memoro_core.postgres.scheduling_store import PostgresSchedulingStore
 from memoro_core.postgres.search_store import PostgresSearchStore
 from memoro_core.postgres.service_check import check_service_role
 from memoro_core.postgres.tenancy_store import PostgresTenancyStore
@@ -49,6 +56,8 @@ from memoro_core.webhooks.delivery import WebhookDeliverer
 from memoro_core.webhooks.secrets import SecretSeal
 from memoro_core.webhooks.service import WebhooksService
 
+MakeHandlers = Callable[[RunStore], Mapping[JobKind, JobHandler]]
+
 
 @dataclass(frozen=True, slots=True)
 class Container:
@@ -57,8 +66,8 @@ class Container:
     settings: Settings
     clock: Clock
     database: Database
-    beats: Database
-    """One connection that requests can't use up: for heartbeats and signs of life."""
+    pings: Database
+    """One connection that requests can't use up: for signs of life."""
     redis: RedisClient
     memories: MemoryService
     search: SearchService
@@ -68,8 +77,9 @@ class Container:
     tenancy: TenancyService
     authenticator: Authenticator
     job_store: JobStore
-    requests: RequestStore
     job_runner: JobRunner
+    scheduler: Scheduler
+    waiting: SchedulingStore
     hints: HintQueue
     event_tail: EventTail
     webhooks: WebhooksService
@@ -77,10 +87,13 @@ class Container:
 
 
 @asynccontextmanager
-async def open_container(settings: Settings, *, preload_extraction: bool = False) -> AsyncIterator[Container]:
+async def open_container(
+    settings: Settings, *, takes_jobs: bool = False, handlers: MakeHandlers | None = None
+) -> AsyncIterator[Container]:
     """Opens what the settings say, checks that it may be used, and closes it at the end.
 
-    With `preload_extraction` a local extraction model is loaded in the background, not when it is first used.
+    A process that takes jobs is on the list of workers, and loads a local extraction model in the background, not when
+    it is first used. `handlers` are for another way to do the work.
 
     Raises UNAVAILABLE when PostgreSQL is away, FAILED_PRECONDITION for a role that is too powerful or an embedding
     model other than that of the stored vectors, MissingProviderError for a provider that is not installed. Redis may be
@@ -90,17 +103,40 @@ async def open_container(settings: Settings, *, preload_extraction: bool = False
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings))
         await check_service_role(database)
-        providers = await stack.enter_async_context(open_providers(settings, preload_extraction=preload_extraction))
+        providers = await stack.enter_async_context(open_providers(settings, preload_extraction=takes_jobs))
         await check_embedding_model(database, providers.embedding.model)
         redis = await stack.enter_async_context(open_redis(settings))
         tail = await stack.enter_async_context(RedisEventTail(redis))
-        # Leases are kept over a connection of their own, so that work which waits for one can't cost its own lease.
-        beats = await stack.enter_async_context(open_database(settings.model_copy(update={"database_pool_size": 1})))
-        job_store = PostgresJobStore(database, beats=beats)
+        pings = await stack.enter_async_context(open_database(settings.model_copy(update={"database_pool_size": 1})))
+        job_store, run_store = PostgresJobStore(database), PostgresRunStore(database)
+        waiting = PostgresSchedulingStore(database)
+        retry = RetryPolicy(settings.job_retry_base, settings.job_retry_max)
         hints = RedisHintQueue(redis)
         tenancy_store = PostgresTenancyStore(database)
         authenticator = Authenticator(tenancy_store, clock, ttl=settings.auth_cache_ttl)
-        runner = await stack.enter_async_context(_runner(settings, database, providers, job_store, tail, clock))
+        worker = _this_worker(settings, clock)
+        heart = await stack.enter_async_context(
+            Heart(
+                lambda: open_lease_store(settings),
+                clock,
+                lease=settings.job_lease,
+                interval=settings.job_heartbeat,
+                worker=worker if takes_jobs else None,
+            )
+        )
+        make_handlers = handlers or (lambda _: _handlers(settings, database, providers, clock))
+        runner = await stack.enter_async_context(
+            JobRunner(
+                job_store,
+                run_store,
+                tail,
+                heart,
+                make_handlers(run_store),
+                clock,
+                RunPolicy(settings.job_lease, settings.job_timeout, retry, settings.job_timeouts),
+                worker_id=worker.id,
+            )
+        )
         hinter = BackgroundHinter(hints, authenticator.tier_of)
         stack.push_async_callback(hinter.close)
         memories = MemoryService(
@@ -120,7 +156,7 @@ async def open_container(settings: Settings, *, preload_extraction: bool = False
             settings=settings,
             clock=clock,
             database=database,
-            beats=beats,
+            pings=pings,
             redis=redis,
             memories=memories,
             search=SearchService(
@@ -134,8 +170,18 @@ async def open_container(settings: Settings, *, preload_extraction: bool = False
             tenancy=TenancyService(tenancy_store, clock),
             authenticator=authenticator,
             job_store=job_store,
-            requests=PostgresRequestStore(database),
             job_runner=runner,
+            scheduler=Scheduler(
+                run_store,
+                waiting,
+                PostgresRequestStore(database),
+                hints,
+                tail,
+                clock,
+                retry,
+                hint_timeout=settings.hint_timeout,
+            ),
+            waiting=waiting,
             hints=hints,
             event_tail=tail,
             webhooks=WebhooksService(webhook_store, seal, clock, allow_private=settings.webhook_allow_private),
@@ -151,20 +197,31 @@ async def open_container(settings: Settings, *, preload_extraction: bool = False
         )
 
 
-def _runner(
-    settings: Settings, database: Database, providers: Providers, store: JobStore, tail: EventTail, clock: Clock
-) -> JobRunner:
+def _handlers(
+    settings: Settings, database: Database, providers: Providers, clock: Clock
+) -> Mapping[JobKind, JobHandler]:
     enrich = EnrichmentHandler(
         PostgresEnrichmentStore(database),
         providers.embedding,
         None if settings.extraction_provider == "none" else providers.extraction,
         clock,
     )
-    policy = RunPolicy(
-        lease=settings.job_lease,
-        heartbeat=settings.job_heartbeat,
-        timeout=settings.job_timeout,
-        retry=RetryPolicy(settings.job_retry_base, settings.job_retry_max),
+    return {JobKind.MEMORY_ENRICH: enrich}
+
+
+def _this_worker(settings: Settings, clock: Clock) -> WorkerIdentity:
+    host, process_id = socket.gethostname(), os.getpid()
+    return WorkerIdentity(
+        id=f"{host}:{process_id}:{secrets.token_hex(4)}",
+        host=host,
+        process_id=process_id,
+        version=version("memoro-service"),
+        concurrency=settings.worker_concurrency,
+        started_at=clock.now(),
     )
-    worker_id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-    return JobRunner(store, tail, {JobKind.MEMORY_ENRICH: enrich}, clock, policy, worker_id=worker_id)
+
+
+@asynccontextmanager
+async def open_lease_store(settings: Settings) -> AsyncIterator[LeaseStore]:
+    async with open_database(settings.model_copy(update={"database_pool_size": 1})) as database:
+        yield PostgresLeaseStore(database)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import (
     AliasChoices,
@@ -16,6 +16,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from memoro_core.jobs.model import JobKind
 
 LOCAL_EMBEDDING_DIMENSIONS: Final = 256
 """How long the vectors of the local provider are."""
@@ -62,15 +64,22 @@ class Settings(BaseSettings):
     """How long a key's standing is remembered; a revocation takes effect within it."""
 
     worker_concurrency: int = Field(default=16, ge=1, le=1000)
+    worker_prefetch: int = Field(default=0, ge=0, le=100)
+    """How many jobs a worker hears of ahead of free slots; what it holds back, no other worker runs."""
     worker_processes: int = Field(default=1, ge=1, le=64)
     job_timeout: float = Field(default=120.0, gt=0)
+    """How long an attempt may take."""
+    job_timeouts: dict[JobKind, Annotated[float, Field(gt=0)]] = {}
+    """The same for kinds of jobs that need another limit, as JSON: {"memory.enrich": 60}."""
     job_max_attempts: int = Field(default=5, ge=1, le=100)
     job_retry_base: float = Field(default=2.0, gt=0)
     job_retry_max: float = Field(default=300.0, gt=0)
     job_lease: float = Field(default=6.0, gt=0)
     job_heartbeat: float = Field(default=2.0, gt=0)
-    scheduler_interval: float = Field(default=1.0, gt=0)
-    """How often the scheduler looks for lost hints, due retries and expired leases."""
+    scheduler_interval: float = Field(default=0.5, gt=0)
+    """How often the scheduler looks for expired leases and lost hints."""
+    scheduler_poll: float = Field(default=0.1, gt=0)
+    """How often the scheduler looks for jobs whose turn it is, while there are none."""
     hint_timeout: float = Field(default=5.0, gt=0)
     """A queued job whose hint is older than this is hinted again."""
 

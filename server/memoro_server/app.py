@@ -69,7 +69,7 @@ class MemoroServer:
         self._port = 0
         self._logger = structlog.get_logger("memoro.server")
         self.serving = Serving()
-        self.monitor = Monitor(container.database, container.beats, self.serving, metrics)
+        self.monitor = Monitor(container.database, container.pings, self.serving, metrics)
         rules = Rules()
         self._router = Router(self._servicers(container, rules), self._interceptors(container, rules))
         self._server = grpc.aio.server(options=_options(self._settings, shared_port=shared_port))

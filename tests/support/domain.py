@@ -14,7 +14,10 @@ from memoro_core.memory.priority import PriorityRule
 from memoro_core.memory.service import MemoryService
 from memoro_core.postgres.database import Database, open_database
 from memoro_core.postgres.job_store import PostgresJobStore
+from memoro_core.postgres.lease_store import PostgresLeaseStore
 from memoro_core.postgres.memory_store import PostgresMemoryStore
+from memoro_core.postgres.run_store import PostgresRunStore
+from memoro_core.postgres.scheduling_store import PostgresSchedulingStore
 from memoro_core.postgres.tenancy_store import PostgresTenancyStore
 from memoro_core.settings import Settings
 from memoro_core.tenancy.model import Tier
@@ -46,6 +49,9 @@ class Domain:
     tenant: TenantId
     database: Database
     job_store: PostgresJobStore
+    run_store: PostgresRunStore
+    lease_store: PostgresLeaseStore
+    waiting: PostgresSchedulingStore
     memory_store: PostgresMemoryStore
     tenancy_store: PostgresTenancyStore
     memories: MemoryService
@@ -64,7 +70,7 @@ class Domain:
 
 async def make_tenant(store: PostgresTenancyStore) -> TenantId:
     """A tenant that no other test has."""
-    return (await TenancyService(store, SystemClock()).create_tenant(None, fresh_name(), "", Tier.PRO)).id
+    return (await TenancyService(store, SystemClock()).create_tenant(None, fresh_name(), "", Tier.ENTERPRISE)).id
 
 
 @asynccontextmanager
@@ -84,6 +90,15 @@ async def open_domain(settings: Settings) -> AsyncIterator[Domain]:
             max_attempts=settings.job_max_attempts,
         )
         yield Domain(
-            await make_tenant(tenancy_store), database, job_store, memory_store, tenancy_store, memories, hints.refs
+            await make_tenant(tenancy_store),
+            database,
+            job_store,
+            PostgresRunStore(database),
+            PostgresLeaseStore(database),
+            PostgresSchedulingStore(database),
+            memory_store,
+            tenancy_store,
+            memories,
+            hints.refs,
         )
         await memories.close()

@@ -27,6 +27,7 @@ from memoro_core.llm.model import (
 from memoro_core.memory.enrichment import EnrichmentHandler
 from memoro_core.postgres.enrichment_store import PostgresEnrichmentStore
 from tests.support.domain import Domain
+from tests.support.jobs import try_claim
 
 NOTHING = Extraction((), (), ())
 LOCAL = EmbeddingModel("local", "wordllama-l2-supercat", 256)
@@ -94,15 +95,13 @@ class SilentTail:
 async def claim(domain: Domain, ref: JobRef, *, now: datetime | None = None) -> Claim:
     """Takes a job as a worker would."""
     now = now or datetime.now(UTC)
-    ((claimed, _),) = await domain.job_store.claim(
-        [ref], worker_id="w", now=now, lease_until=now + timedelta(seconds=60)
-    )
+    (claimed,) = await try_claim(domain.run_store, [ref], at=now, lease=timedelta(seconds=60))
     return claimed
 
 
 def run_of(domain: Domain, claimed: Claim) -> Run:
     """What a handler gets to run a claimed job with."""
-    return Run(claimed, domain.job_store, SilentTail(), SystemClock())
+    return Run(claimed, domain.run_store, SilentTail(), SystemClock())
 
 
 @dataclass

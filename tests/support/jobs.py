@@ -15,6 +15,7 @@ from memoro_core.jobs.model import (
     Job,
     JobError,
     JobEvent,
+    JobKind,
     JobRef,
     JobResult,
     JobState,
@@ -24,13 +25,15 @@ from memoro_core.jobs.model import (
     StageProgress,
     StageStatus,
 )
-from memoro_core.jobs.ports import RunContext
-from memoro_core.jobs.states import can_move
+from memoro_core.jobs.run_ports import RunContext
+from memoro_core.jobs.states import can_move, lost
 from memoro_core.memory.model import NewMemory
-from memoro_core.postgres.job_store import PostgresJobStore
+from memoro_core.postgres.run_store import PostgresRunStore
 from tests.support.domain import Domain
 
 LEASE = timedelta(seconds=30)
+LIMITS = dict.fromkeys(JobKind, 120.0)
+"""For how many seconds a lease can be extended."""
 MAY_PASS = JobError("PROVIDER_FAILED", "busy", retryable=True)
 
 
@@ -48,10 +51,25 @@ async def new_job(domain: Domain, *, priority: Priority | None = None) -> JobRef
     return JobRef(domain.tenant, accepted.job.id)
 
 
-async def claim(store: PostgresJobStore, ref: JobRef, *, lease: timedelta = LEASE) -> Claim:
+async def claim(store: PostgresRunStore, ref: JobRef, *, lease: timedelta = LEASE) -> Claim:
     """Claims a job that waits."""
-    ((claimed, _),) = await store.claim([ref], worker_id="w", now=now(), lease_until=now() + lease)
+    (claimed,) = await try_claim(store, [ref], lease=lease)
     return claimed
+
+
+async def try_claim(
+    store: PostgresRunStore, refs: Sequence[JobRef], *, at: datetime | None = None, lease: timedelta = LEASE
+) -> Sequence[Claim]:
+    """Claims those of these jobs that can be claimed."""
+    moment = at or now()
+    return await store.claim(refs, worker_id="w", now=moment, lease_until=moment + lease, limits=LIMITS)
+
+
+async def reap(domain: Domain, *, now: datetime) -> Sequence[tuple[JobRef, JobEvent]]:
+    """Ends or requeues all runs that are without a lease at that time, as the scheduler does, but backs off never."""
+    expired = await domain.run_store.expired(now=now, limit=1000)
+    ends = [(one.claim, lost(one.claim.job, timed_out=one.timed_out, retry_at=now)) for one in expired]
+    return await domain.run_store.reap(ends, now=now)
 
 
 async def job_of(domain: Domain, ref: JobRef) -> Job:
@@ -87,7 +105,7 @@ def retried(claimed: Claim, *, at: datetime | None = None) -> Finish:
 class StubHandler:
     """A `JobHandler` that does what a test says, then ends the job well."""
 
-    store: PostgresJobStore
+    store: PostgresRunStore
     work: Callable[[RunContext], Awaitable[None]] | None = None
     runs: int = 0
     ended: int = 0

@@ -4,56 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from contextlib import AsyncExitStack
 
 import structlog
-from taskiq import Context, TaskiqDepends
-from taskiq.acks import AcknowledgeType
-from taskiq.receiver import Receiver
 
-from memoro_core.container import Container, open_container
+from memoro_core.container import MakeHandlers, open_container
 from memoro_core.errors import MemoroError
-from memoro_core.jobs.scheduler import Scheduler
+from memoro_core.jobs.dispatch import Dispatcher
+from memoro_core.jobs.slots import Slots
 from memoro_core.ops.http import OpsServer
 from memoro_core.postgres.leader import SCHEDULER_LOCK, Leadership
-from memoro_core.queue.broker import HintBroker
-from memoro_core.queue.tasks import RUN_JOB, decode
 from memoro_core.redis.client import ping
 from memoro_core.settings import Settings
 from memoro_core.tasks import end_task
+from memoro_worker.listening import listen, open_broker
 from memoro_worker.metrics import WorkerMetrics
 from memoro_worker.scheduling import keep_scheduling
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-async def work(settings: Settings, stop: asyncio.Event) -> int:
-    """Works until `stop` is set, SIGTERM or SIGINT, then stops taking jobs and ends those under way; the exit code."""
+async def work(settings: Settings, stop: asyncio.Event, *, handlers: MakeHandlers | None = None) -> int:
+    """Works until `stop` is set, SIGTERM or SIGINT, then stops taking jobs and ends those under way; the exit code.
+
+    `handlers` are for another way to do the work than the memory pipeline.
+    """
     logger = structlog.get_logger("memoro.worker")
     loop = asyncio.get_running_loop()
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     try:
         async with AsyncExitStack() as stack:
-            container = await stack.enter_async_context(open_container(settings, preload_extraction=True))
+            container = await stack.enter_async_context(open_container(settings, takes_jobs=True, handlers=handlers))
             metrics = WorkerMetrics(lambda: container.job_runner.running)
-            checks = {"database": container.beats.ping, "redis": lambda: ping(container.redis)}
+            checks = {"database": container.pings.ping, "redis": lambda: ping(container.redis)}
             ops = OpsServer(settings.ops_host, settings.worker_ops_port, checks, metrics.registry)
             await stack.enter_async_context(ops)
-            scheduler = Scheduler(
-                container.job_store,
-                container.requests,
-                container.hints,
-                container.event_tail,
-                container.clock,
-                hint_timeout=settings.hint_timeout,
-            )
             scheduling = asyncio.create_task(
                 keep_scheduling(
-                    scheduler,
+                    container.scheduler,
+                    Dispatcher(container.waiting, container.hints, container.clock),
                     Leadership(settings, SCHEDULER_LOCK),
                     interval=settings.scheduler_interval,
+                    poll=settings.scheduler_poll,
                     leads=metrics.leads,
                 )
             )
@@ -64,7 +57,11 @@ async def work(settings: Settings, stop: asyncio.Event) -> int:
                 )
             )
             stack.push_async_callback(end_task, delivering)
-            listening = asyncio.create_task(_listen(container, metrics, stop))
+            slots = Slots(settings.worker_concurrency, prefetch=settings.worker_prefetch)
+            broker = await stack.enter_async_context(open_broker(settings, slots, stop))
+            listening = asyncio.create_task(
+                listen(broker, container.job_runner, metrics, slots, stop, grace=settings.drain_grace)
+            )
             logger.info("working", ops_port=ops.port, concurrency=settings.worker_concurrency)
             await asyncio.wait({listening, scheduling, delivering}, return_when=asyncio.FIRST_COMPLETED)
             stop.set()
@@ -74,46 +71,3 @@ async def work(settings: Settings, stop: asyncio.Event) -> int:
         return 1
     logger.info("stopped")
     return 0
-
-
-async def _listen(container: Container, metrics: WorkerMetrics, stop: asyncio.Event) -> None:
-    settings = container.settings
-    broker = HintBroker(str(settings.redis_url), stop)
-
-    async def run_job(tenant_id: str, job_id: str, context: Context = TaskiqDepends()) -> None:  # noqa: B008
-        ref = decode(tenant_id, job_id)
-        if ref is None:
-            await context.ack()
-            return
-        started = time.perf_counter()
-        try:
-            state = await container.job_runner.run(ref, claimed=context.ack)
-        except MemoroError as error:
-            # Unacknowledged, the hint comes back.
-            structlog.get_logger("memoro.worker").warning("job_not_claimed", job_id=job_id, reason=error.message)
-            metrics.hints.labels("not claimed").inc()
-            return
-        metrics.hints.labels("run" if state else "nothing to run").inc()
-        if state is not None:
-            metrics.attempts.labels(state).inc()
-            metrics.seconds.observe(time.perf_counter() - started)
-
-    broker.register_task(run_job, task_name=RUN_JOB)
-    receiver = Receiver(
-        broker,
-        max_async_tasks=settings.worker_concurrency,
-        ack_type=AcknowledgeType.MANUAL,
-        validate_params=False,
-        wait_tasks_timeout=settings.drain_grace,
-    )
-    receiving = asyncio.create_task(receiver.listen(stop))
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({receiving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stop.set()
-        await container.job_runner.stop(grace=settings.drain_grace)
-        await receiving
-    finally:
-        await end_task(stopping)
-        await end_task(receiving)
-        await broker.shutdown()

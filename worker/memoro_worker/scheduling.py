@@ -1,36 +1,65 @@
-"""The scheduler's rounds, in whichever process leads."""
+"""The scheduler's work, in whichever process leads."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
 from prometheus_client import Gauge
 
 from memoro_core.errors import MemoroError
+from memoro_core.jobs.dispatch import Dispatcher
 from memoro_core.jobs.scheduler import Scheduler
 from memoro_core.postgres.leader import Leadership
+from memoro_core.tasks import end_task
 
 _log: Final = structlog.get_logger(__name__)
+_BUSY_PAUSE: Final = 0.02
+"""Seconds between two looks for jobs whose turn it is, while there are some."""
 
 
-async def keep_scheduling(scheduler: Scheduler, leadership: Leadership, *, interval: float, leads: Gauge) -> None:
-    """A round each `interval` seconds while this process leads; for ever."""
+async def keep_scheduling(
+    scheduler: Scheduler,
+    dispatcher: Dispatcher,
+    leadership: Leadership,
+    *,
+    interval: float,
+    poll: float,
+    leads: Gauge,
+) -> None:
+    """While this process leads: a round each `interval` seconds, and jobs dispatched as workers get free; for ever."""
+    leading = asyncio.Event()
+    dispatching = asyncio.create_task(_dispatch(dispatcher, leading, poll))
     try:
         while True:
             was_leader = leadership.held
             leader = await leadership.acquire()
             leads.set(leader)
+            (leading.set if leader else leading.clear)()
             if leader and not was_leader:
                 _log.info("scheduler_leads")
             if leader:
-                try:
-                    await scheduler.round()
-                except MemoroError as error:
-                    _log.warning("round_failed", reason=str(error))
-                except Exception:  # noqa: BLE001 - a round that fails must not be the last
-                    _log.exception("round_failed")
+                await _survive("round_failed", scheduler.round)
             await asyncio.sleep(interval)
     finally:
+        await end_task(dispatching)
         await leadership.release()
+
+
+async def _dispatch(dispatcher: Dispatcher, leading: asyncio.Event, poll: float) -> None:
+    while True:
+        await leading.wait()
+        hinted = await _survive("dispatch_failed", dispatcher.refill)
+        await asyncio.sleep(_BUSY_PAUSE if hinted else poll)
+
+
+async def _survive(what: str, do: Callable[[], Awaitable[int | None]]) -> int:
+    try:
+        return await do() or 0
+    except MemoroError as error:
+        _log.warning(what, reason=str(error))
+    except Exception:  # noqa: BLE001 - one that fails must not be the last
+        _log.exception(what)
+    return 0

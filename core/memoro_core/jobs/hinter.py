@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from typing import Final
 
@@ -18,13 +18,20 @@ from memoro_core.tenancy.model import Tier
 
 _MAX_WAITING: Final = 50_000
 _MAX_BATCH: Final = 500
+_MAX_GROUP: Final = 8
+"""Jobs in one message at most."""
+_SPREAD: Final = 8
+"""Messages into which a burst is divided, before its groups grow: as many workers can start on it at once."""
 _LINGER: Final = 0.005
 """Seconds to gather more in, once hints come faster than one at a time."""
 _log = structlog.get_logger(__name__)
 
 
 class BackgroundHinter:
-    """Gathers hints while one send is under way. What can't be sent is left to the scheduler, which finds the row."""
+    """Gathers hints while one send is under way. What can't be sent is left to the scheduler, which finds the row.
+
+    A lone hint goes out by itself; of many that wait, some share a message.
+    """
 
     def __init__(self, queue: HintQueue, tier_of: Callable[[TenantId], Tier]) -> None:
         self._queue = queue
@@ -52,10 +59,16 @@ class BackgroundHinter:
                     batches[self._tier_of(ref.tenant_id)].append(ref)
                 for tier, refs in batches.items():
                     try:
-                        await self._queue.send(refs, tier=tier)
+                        await self._queue.send_fresh(grouped(refs), tier)
                     except MemoroError as error:
                         _log.warning("hints_not_sent", jobs=len(refs), reason=str(error))
                 if self._waiting:
                     await asyncio.sleep(_LINGER)
         finally:
             self._task = None
+
+
+def grouped(refs: Sequence[JobRef]) -> Sequence[Sequence[JobRef]]:
+    """The jobs in order, in groups of 1 to 8; the more there are, the larger the groups."""
+    size = min(_MAX_GROUP, max(1, len(refs) // _SPREAD))
+    return [refs[start : start + size] for start in range(0, len(refs), size)]

@@ -119,7 +119,11 @@ class JobRef:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as its row has it. `sequence` is the number of its latest event."""
+    """A job as its row has it.
+
+    `sequence` is the number of its latest event; `retry_of` the ended job whose work it does again; `trace_parent` the
+    W3C trace context of the call that made it.
+    """
 
     id: JobId
     kind: JobKind
@@ -140,6 +144,8 @@ class Job:
     usage: JobUsage = field(default_factory=JobUsage)
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    retry_of: JobId | None = None
+    trace_parent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,3 +62,11 @@ class RetryPolicy:
     def retry_at(self, now: datetime, attempt: int, *, retry_after: float | None = None) -> datetime:
         """When the attempt after this one may begin."""
         return now + timedelta(seconds=self.delay(attempt, retry_after=retry_after))
+
+    def retry_lost_at(self, now: datetime, attempt: int) -> datetime:
+        """When a job may begin again whose worker was lost in the attempt of this number.
+
+        The first time at once. From then on the job may be what kills its workers: backing off, with jitter, takes it
+        away from the jobs that were lost together with it, before it has used up their attempts too.
+        """
+        return now if attempt <= 1 else self.retry_at(now, attempt - 1)

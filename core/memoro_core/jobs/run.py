@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from memoro_core.clock import Clock
 from memoro_core.jobs.model import Claim, Finish, JobResult, JobState, JobUsage, StageProgress
-from memoro_core.jobs.ports import EventTail, JobCancelled, JobStore
+from memoro_core.jobs.ports import EventTail
+from memoro_core.jobs.run_ports import JobCancelled, RunStore
 from memoro_core.llm.model import Usage
 
 
@@ -16,17 +17,18 @@ class Run:
 
     task: asyncio.Task[JobState | None]
 
-    def __init__(self, claim: Claim, store: JobStore, tail: EventTail, clock: Clock) -> None:
+    def __init__(self, claim: Claim, store: RunStore, tail: EventTail, clock: Clock) -> None:
         self._claim = claim
         self._store = store
         self._tail = tail
         self._clock = clock
         self._stages = {stage.stage: StageProgress(stage.stage) for stage in claim.job.stages}
         self._reporting = asyncio.Lock()
+        self._interruptible = False
         self.usage = claim.job.usage
         self.cancel_requested = claim.job.cancel_requested
-        self.missed_beats = 0
-        """Heartbeats in a row that did not find the run holding its job."""
+        self.interrupted = False
+        """Its handler was stopped, because a caller asked to cancel the job."""
         self.lost = False
 
     @property
@@ -56,5 +58,27 @@ class Run:
             self.usage += JobUsage(one.input_tokens, one.output_tokens)
 
     def success(self, result: JobResult, *, partial: bool) -> Finish:
-        """The last write of a run that went well."""
+        """The last write of a run that went well. From here on the run is not interrupted."""
+        self._interruptible = False
         return Finish(JobState.SUCCEEDED, self.stages, self.usage, partial=partial, result=result)
+
+    def begin(self) -> None:
+        """From here on the run may be interrupted: its handler is at work."""
+        self._interruptible = True
+
+    def end(self) -> None:
+        """From here on the run is not interrupted: its handler is done."""
+        self._interruptible = False
+
+    def cancel(self) -> None:
+        """A caller asked for it: stops the handler where it waits."""
+        self.cancel_requested = True
+        if self._interruptible:
+            self._interruptible = False
+            self.interrupted = True
+            self.task.cancel()
+
+    def lose(self) -> None:
+        """The job is another's: stops whatever the run does."""
+        self.lost = True
+        self.task.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
@@ -13,6 +13,7 @@ import structlog
 from memoro_core.batching import Coalescer
 from memoro_core.clock import Clock
 from memoro_core.errors import Code, MemoroError, ProviderError, Reason
+from memoro_core.jobs.heart import Heart
 from memoro_core.jobs.model import (
     Claim,
     Finish,
@@ -22,9 +23,10 @@ from memoro_core.jobs.model import (
     JobRef,
     JobState,
 )
-from memoro_core.jobs.ports import EventTail, JobCancelled, JobHandler, JobStore, LeaseLost
+from memoro_core.jobs.ports import EventTail, JobStore
 from memoro_core.jobs.retry import RetryPolicy, classify, timed_out
 from memoro_core.jobs.run import Run
+from memoro_core.jobs.run_ports import JobCancelled, JobHandler, LeaseLost, RunStore
 from memoro_core.jobs.service import job_not_found
 from memoro_core.jobs.states import cancelled, failed
 from memoro_core.tasks import end_task
@@ -39,36 +41,48 @@ _END_PAUSES: Final = (0.2, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class RunPolicy:
-    """How jobs are run; times in seconds. A lease outlives two heartbeats."""
+    """How jobs are run; times in seconds. `timeouts` are of kinds that have another than `timeout`."""
 
     lease: float
-    heartbeat: float
     timeout: float
     retry: RetryPolicy
+    timeouts: Mapping[JobKind, float] = field(default_factory=dict)
+
+    def timeout_of(self, kind: JobKind) -> float:
+        """How long an attempt may take."""
+        return self.timeouts.get(kind, self.timeout)
+
+    @property
+    def limits(self) -> Mapping[JobKind, float]:
+        """For how long each kind's lease can be extended: beyond its timeout there is time to write the end."""
+        return {kind: self.timeout_of(kind) + self.lease for kind in JobKind}
 
 
 class JobRunner:
-    """Runs jobs in this process, any number at once. `async with` keeps their leases while they run."""
+    """Runs jobs in this process, any number at once, while `heart` keeps their leases."""
 
     def __init__(
         self,
-        store: JobStore,
+        jobs: JobStore,
+        store: RunStore,
         tail: EventTail,
+        heart: Heart,
         handlers: Mapping[JobKind, JobHandler],
         clock: Clock,
         policy: RunPolicy,
         *,
         worker_id: str,
     ) -> None:
+        self._jobs = jobs
         self._store = store
         self._tail = tail
+        self._heart = heart
         self._handlers = handlers
         self._clock = clock
         self._policy = policy
         self._worker_id = worker_id
         self._runs: dict[JobRef, Run] = {}
         self._claims: Coalescer[None, JobRef, Claim | None] = Coalescer(self._claim_all, max_items=_CLAIM_BATCH)
-        self._heart: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
 
     @property
@@ -77,13 +91,10 @@ class JobRunner:
         return len(self._runs)
 
     async def __aenter__(self) -> JobRunner:
-        self._heart = asyncio.create_task(self._beat())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop(grace=0.0)
-        if self._heart is not None:
-            await end_task(self._heart)
 
     async def run(self, ref: JobRef, *, claimed: Callable[[], Awaitable[None]] | None = None) -> JobState | None:
         """One attempt of a job; the state it ended in, or None when there was nothing to run here.
@@ -114,7 +125,7 @@ class JobRunner:
             if self._stopping.is_set():
                 raise MemoroError(Code.UNAVAILABLE, Reason.SERVER_DRAINING, "this process is stopping; the job is kept")
             state = await self.run(ref)
-            job = await self._store.get(ref.tenant_id, ref.job_id)
+            job = await self._jobs.get(ref.tenant_id, ref.job_id)
             if job is None:
                 raise job_not_found(ref.job_id)
             if job.state.terminal:
@@ -125,6 +136,7 @@ class JobRunner:
     async def stop(self, *, grace: float) -> None:
         """Claims nothing more; runs under way have `grace` seconds to end, then their jobs are handed back."""
         self._stopping.set()
+        self._heart.stop_taking()
         await self._claims.close()
         if self._runs and grace:
             await asyncio.wait([run.task for run in self._runs.values()], timeout=grace)
@@ -152,16 +164,19 @@ class JobRunner:
             worker_id=self._worker_id,
             now=now,
             lease_until=now + timedelta(seconds=self._policy.lease),
+            limits=self._policy.limits,
         )
-        for claim, event in claimed:
-            await self._tail.publish(claim.ref.tenant_id, claim.ref.job_id, [event])
-        claims = {claim.ref: claim for claim, _ in claimed}
+        for claim in claimed:
+            begun = JobEvent(claim.job.sequence, JobState.RUNNING, claim.job.attempt, now)
+            await self._tail.publish(claim.ref.tenant_id, claim.ref.job_id, [begun])
+        claims = {claim.ref: claim for claim in claimed}
         # Of two hints for one job that came together, the first gets the claim.
         return [claims.pop(ref, None) for ref in refs]
 
     def _start(self, claim: Claim) -> Run:
         run = self._runs[claim.ref] = Run(claim, self._store, self._tail, self._clock)
         run.task = asyncio.create_task(self._see_through(run))
+        self._heart.add(run)
         return run
 
     async def _see_through(self, run: Run) -> JobState | None:
@@ -181,6 +196,7 @@ class JobRunner:
                 _log.warning("end_not_written", reason=error.message)
                 return None
             finally:
+                self._heart.remove(run)
                 if self._runs.get(ref) is run:
                     del self._runs[ref]
             await self._tail.publish(ref.tenant_id, ref.job_id, [event])
@@ -189,19 +205,28 @@ class JobRunner:
 
     async def _attempt(self, run: Run) -> JobEvent:
         claim = run.claim
-        limit = asyncio.timeout(self._policy.timeout)
+        timeout = self._policy.timeout_of(claim.job.kind)
+        limit = asyncio.timeout(timeout)
         try:
             async with limit:
+                run.begin()
                 return await self._handlers[claim.job.kind].run(run)
         except LeaseLost:
             raise
         except JobCancelled:
+            run.end()
+            finish = cancelled(stages=run.stages, usage=run.usage)
+        except asyncio.CancelledError:
+            if not run.interrupted:
+                raise
+            _uncancel()
             finish = cancelled(stages=run.stages, usage=run.usage)
         except Exception as failure:  # noqa: BLE001 - whatever it is, it ends the attempt
+            run.end()
             if isinstance(failure, ProviderError):
                 run.record(failure.usage)
             over_time = isinstance(failure, TimeoutError) and limit.expired()
-            verdict = timed_out(self._policy.timeout) if over_time else classify(failure)
+            verdict = timed_out(timeout) if over_time else classify(failure)
             unexpected = not over_time and not isinstance(failure, MemoroError)
             _log.warning(
                 "attempt_failed",
@@ -225,33 +250,9 @@ class JobRunner:
                 await asyncio.sleep(pause)
         return await self._store.finish(claim, finish, now=self._clock.now())
 
-    async def _beat(self) -> None:
-        """Extends the leases of all runs, for ever; a run that has lost its lease is ended."""
-        while True:
-            await asyncio.sleep(self._policy.heartbeat)
-            if not self._runs:
-                continue
-            try:
-                # Rather once more, soon, than to wait for a database that hangs.
-                async with asyncio.timeout(self._policy.heartbeat):
-                    await self._extend(dict(self._runs))
-            except (MemoroError, TimeoutError) as error:
-                _log.warning("heartbeat_failed", reason=str(error) or "timeout")
-            except Exception:  # noqa: BLE001 - a heartbeat that fails must not be the last
-                _log.exception("heartbeat_failed")
 
-    async def _extend(self, runs: dict[JobRef, Run]) -> None:
-        kept = await self._store.extend(
-            [run.claim for run in runs.values()],
-            lease_until=self._clock.now() + timedelta(seconds=self._policy.lease),
-        )
-        for ref, cancel_requested in kept:
-            run = runs.pop(ref)
-            run.missed_beats = 0
-            run.cancel_requested = cancel_requested
-        for run in runs.values():
-            # A run that has just written its end does not hold its job either: it is given until the next beat.
-            run.missed_beats += 1
-            if run.missed_beats > 1:
-                run.lost = True
-                run.task.cancel()
+def _uncancel() -> None:
+    """The task's cancellation has done what it was for."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()

@@ -1,11 +1,7 @@
-"""Sees to it that no job is forgotten: hints those that wait, and takes them from workers that are gone.
-
-And that request ids are, when their time is over.
-"""
+"""Sees to it that no job is forgotten: takes those whose worker is gone, and gives lost hints anew."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from datetime import timedelta
 from typing import Final
 
@@ -14,12 +10,17 @@ import structlog
 from memoro_core.clock import Clock
 from memoro_core.errors import MemoroError
 from memoro_core.idempotency import RETENTION, RequestStore
-from memoro_core.jobs.model import JobRef
-from memoro_core.jobs.ports import EventTail, HintQueue, JobStore
-from memoro_core.tenancy.model import Tier
+from memoro_core.jobs.ports import EventTail, HintQueue
+from memoro_core.jobs.retry import RetryPolicy
+from memoro_core.jobs.run_ports import RunStore
+from memoro_core.jobs.scheduling_ports import SchedulingStore
+from memoro_core.jobs.states import lost
 
 _FORGOTTEN_AT_ONCE: Final = 10_000
 """Request ids that one round forgets at most: more than arrive between two rounds."""
+_CLOCK_SKEW: Final = timedelta(seconds=2)
+"""How far the clocks of Redis and of those who mark jobs hinted may differ."""
+_BATCH: Final = 500
 _log = structlog.get_logger(__name__)
 
 
@@ -28,49 +29,57 @@ class Scheduler:
 
     def __init__(
         self,
-        store: JobStore,
+        runs: RunStore,
+        waiting: SchedulingStore,
         requests: RequestStore,
         hints: HintQueue,
         tail: EventTail,
         clock: Clock,
+        retry: RetryPolicy,
         *,
         hint_timeout: float,
-        batch: int = 500,
     ) -> None:
-        self._store = store
+        self._runs = runs
+        self._waiting = waiting
         self._requests = requests
         self._hints = hints
         self._tail = tail
         self._clock = clock
+        self._retry = retry
         self._hint_timeout = timedelta(seconds=hint_timeout)
-        self._batch = batch
 
     async def round(self) -> None:
-        """Requeues what lost its worker, then hints what is due and has no fresh hint. Raises UNAVAILABLE."""
-        await self._expire()
+        """Requeues or ends what lost its worker, and lets jobs wait again whose hint was lost. Raises UNAVAILABLE."""
+        await self._reap()
+        await self._find_lost_hints()
         await self._requests.forget(before=self._clock.now() - RETENTION, limit=_FORGOTTEN_AT_ONCE)
-        # While many hints wait unread, older ones are not lost but late: more of them would only grow the heap.
-        try:
-            waiting = await self._hints.backlog()
-        except MemoroError:
-            return
-        if waiting < self._batch:
-            await self._hint()
 
-    async def _expire(self) -> None:
-        expired = await self._store.expire(now=self._clock.now(), limit=self._batch)
-        for ref, event in expired:
-            _log.warning("worker_lost", job_id=str(ref.job_id), attempt=event.attempt, state=str(event.state))
+    async def _reap(self) -> None:
+        now = self._clock.now()
+        expired = await self._runs.expired(now=now, limit=_BATCH)
+        ends = [
+            (
+                one.claim,
+                lost(
+                    one.claim.job,
+                    timed_out=one.timed_out,
+                    retry_at=self._retry.retry_lost_at(now, one.claim.job.attempt),
+                ),
+            )
+            for one in expired
+        ]
+        for ref, event in await self._runs.reap(ends, now=now):
+            _log.warning("run_reaped", job_id=str(ref.job_id), attempt=event.attempt, state=str(event.state))
             await self._tail.publish(ref.tenant_id, ref.job_id, [event])
 
-    async def _hint(self) -> None:
-        now = self._clock.now()
-        due = await self._store.due(now=now, hinted_before=now - self._hint_timeout, limit=self._batch)
-        by_tier: defaultdict[Tier, list[JobRef]] = defaultdict(list)
-        for ref, tier in due:
-            by_tier[tier].append(ref)
-        for tier, refs in by_tier.items():
-            try:
-                await self._hints.send(refs, tier=tier)
-            except MemoroError as error:
-                _log.warning("hints_not_sent", jobs=len(refs), reason=str(error))
+    async def _find_lost_hints(self) -> None:
+        """A hint that is older than all that wait to be read was read in vain or lost."""
+        before = self._clock.now() - self._hint_timeout
+        try:
+            oldest = [sent for sent in (await self._hints.oldest()).values() if sent is not None]
+        except MemoroError:
+            return
+        before = min([before, *(sent - _CLOCK_SKEW for sent in oldest)])
+        forgotten = await self._waiting.forget_hints(before=before, limit=10 * _BATCH)
+        if forgotten:
+            _log.info("hints_lost", jobs=forgotten)

@@ -24,6 +24,7 @@ TRANSITIONS: Final[Mapping[JobState, frozenset[JobState]]] = MappingProxyType(
 """Where a job may go from each state. Progress within RUNNING is no move."""
 
 WORKER_LOST: Final = JobError(Reason.WORKER_LOST, "the worker that ran the job was lost", retryable=True)
+HUNG: Final = JobError(Reason.JOB_TIMED_OUT, "the attempt took too long, and its worker did not end it", retryable=True)
 
 
 def can_move(old: JobState, new: JobState) -> bool:
@@ -49,11 +50,15 @@ def cancelled(*, stages: Sequence[StageProgress], usage: JobUsage) -> Finish:
     return Finish(JobState.CANCELLED, stages, usage)
 
 
-def lost(job: Job, *, now: datetime) -> Finish:
-    """The end of a run whose worker is gone: cancelled if that was asked for, else failed, to be tried again now."""
+def lost(job: Job, *, timed_out: bool, retry_at: datetime) -> Finish:
+    """The end of a run that nobody sees through any more: cancelled if that was asked for, else failed.
+
+    `timed_out`: it took longer than it may, and its worker did not end it.
+    """
     if job.cancel_requested:
         return cancelled(stages=job.stages, usage=job.usage)
-    return failed(job, WORKER_LOST, stages=job.stages, usage=job.usage, retry_at=now)
+    error = HUNG if timed_out else WORKER_LOST
+    return failed(job, error, stages=job.stages, usage=job.usage, retry_at=retry_at)
 
 
 def check_finish(finish: Finish) -> None:

@@ -11,7 +11,7 @@ from memoro_core.clock import Clock
 from memoro_core.errors import ProviderError
 from memoro_core.graph.resolution import Findings, Reading, names_to_find, resolve
 from memoro_core.jobs.model import Finish, JobEvent, JobResult, Stage, StageProgress, StageStatus
-from memoro_core.jobs.ports import RunContext
+from memoro_core.jobs.run_ports import RunContext
 from memoro_core.llm.model import Extraction, ExtractionSource, Vector
 from memoro_core.llm.ports import EmbeddingProvider, ExtractionProvider
 from memoro_core.memory.enrichment_ports import Enrichable, Enrichment, EnrichmentStore

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -17,8 +17,15 @@ from memoro_core.settings import Settings
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
+_CLAIM_LOCKS = 0x636C6D
+"""The advisory locks of claims: one per tenant, which a few tenants may share."""
+_LOCK_MASK = 0x7FFFFFFF
+_CLAIM_PATIENCE = "2s"
+
 _UNREACHABLE = (
     asyncpg.PostgresConnectionError,
+    # What asyncpg says of a connection that PostgreSQL has ended and whose end has not arrived yet.
+    asyncpg.InternalClientError,
     asyncpg.InterfaceError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InvalidCatalogNameError,
@@ -61,9 +68,21 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def system_tx(self, *, durable: bool = True) -> AsyncIterator[Connection]:
-        """A transaction over the queue and the credentials of all tenants; no memory can be read in it."""
+    async def system_tx(
+        self, *, durable: bool = True, claiming_for: Collection[TenantId] = ()
+    ) -> AsyncIterator[Connection]:
+        """A transaction over the queue and the credentials of all tenants; no memory can be read in it.
+
+        One that claims jobs for some tenants waits until no other does for any of them, so that what it counts stays
+        true.
+        """
         begin = "BEGIN; SET LOCAL ROLE memoro_system"
+        if claiming_for:
+            # Always in one order, so that no two wait for each other; and not held for long by a process that is
+            # stopped.
+            locks = sorted({tenant_id.int & _LOCK_MASK for tenant_id in claiming_for})
+            begin += f"; SET LOCAL idle_in_transaction_session_timeout = '{_CLAIM_PATIENCE}'"
+            begin += "".join(f"; SELECT pg_advisory_xact_lock({_CLAIM_LOCKS}, {lock})" for lock in locks)
         async with self._transaction(
             begin if durable else f"{begin}; SET LOCAL synchronous_commit = off"
         ) as connection:
@@ -80,8 +99,10 @@ class Database:
                     if await connection.execute("COMMIT") != "COMMIT":
                         raise RuntimeError("a failed transaction can't be committed: let its exception pass")
                 except BaseException:
-                    if not connection.is_closed() and connection.is_in_transaction():
-                        await connection.execute("ROLLBACK")
+                    # Of a connection that is lost nothing can be asked, and nothing is to be rolled back.
+                    with suppress(*_UNREACHABLE):
+                        if connection.is_in_transaction():
+                            await connection.execute("ROLLBACK")
                     raise
         except MemoroError:
             raise

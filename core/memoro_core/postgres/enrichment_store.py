@@ -12,14 +12,14 @@ from memoro_core.graph.resolution import EntityKey, Findings, FoundEntity, Found
 from memoro_core.graph.validity import ONE_AT_A_TIME
 from memoro_core.ids import EntityId, JobId, MemoryId, TenantId, UserId, new_id
 from memoro_core.jobs.model import Claim, Finish, JobEvent, JobResult
-from memoro_core.jobs.ports import LeaseLost
+from memoro_core.jobs.run_ports import LeaseLost
 from memoro_core.memory.enrichment_ports import Enrichable, Enrichment
 from memoro_core.postgres.database import Connection, Database
 from memoro_core.postgres.embedding_model import claim_embedding_model_in
 from memoro_core.postgres.graph_traces import lock_graphs_in, remove_traces_in
-from memoro_core.postgres.job_store import finish_in
 from memoro_core.postgres.memory_rows import memory_of
 from memoro_core.postgres.queries import load_queries
+from memoro_core.postgres.run_store import finish_in
 
 _SQL: Final = load_queries("enrichment")
 

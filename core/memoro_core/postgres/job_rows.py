@@ -9,11 +9,14 @@ from asyncpg import Record
 from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
 
+from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs.model import (
+    Claim,
     Job,
     JobError,
     JobEvent,
     JobKind,
+    JobRef,
     JobResult,
     JobState,
     JobUsage,
@@ -50,7 +53,29 @@ def job_of(row: Record) -> Job:
         usage=JobUsage(row["input_tokens"], row["output_tokens"]),
         started_at=row["started_at"],
         ended_at=row["ended_at"],
+        retry_of=row["retry_of"],
+        trace_parent=row["trace_parent"],
     )
+
+
+def ref_of(row: Record) -> JobRef:
+    """Which job a row is of."""
+    return JobRef(row["tenant_id"], row["job_id"])
+
+
+def claim_of(row: Record) -> Claim:
+    """A claim from a row with the columns of `claim`."""
+    return Claim(ref_of(row), row["run_lease"], job_of(row))
+
+
+def ref_columns(refs: Sequence[JobRef]) -> tuple[list[TenantId], list[JobId]]:
+    """Jobs as the parallel arrays that statements over many of them take."""
+    return [ref.tenant_id for ref in refs], [ref.job_id for ref in refs]
+
+
+def claim_columns(claims: Sequence[Claim]) -> tuple[list[TenantId], list[JobId], list[int]]:
+    """Runs as the parallel arrays that statements over many of them take."""
+    return *ref_columns([claim.ref for claim in claims]), [claim.lease for claim in claims]
 
 
 def event_of(event: object) -> JobEvent:

@@ -11,7 +11,7 @@ from memoro_core.settings import Settings
 
 SCHEDULER_LOCK: Final = 0x6D656D6F
 """The advisory lock of the one scheduler that leads."""
-IDLE_LIMIT: Final = 4.0
+IDLE_LIMIT: Final = 3.0
 """Seconds after which a leader that has not asked again leads no more."""
 _TIMEOUT: Final = 2.0
 

@@ -1,4 +1,4 @@
-"""The broker that workers listen to: Taskiq's Redis streams, made to survive what happens to Redis."""
+"""The broker that workers listen to: hints from Redis streams, whatever happens to Redis."""
 
 from __future__ import annotations
 
@@ -6,164 +6,195 @@ import asyncio
 import contextlib
 import functools
 import secrets
+import time
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextvars import ContextVar
+from typing import Final
 
 import structlog
-from redis.asyncio import Redis
-from redis.exceptions import ResponseError
-from taskiq import AckableMessage
+from pydantic import ConfigDict
+from taskiq import AckableMessage, AsyncBroker, BrokerMessage
+from taskiq.acks import AcknowledgeType
 from taskiq.formatters.json_formatter import JSONFormatter
-from taskiq_redis import RedisStreamBroker
+from taskiq.receiver import Receiver
 
 from memoro_core.batching import Coalescer
-from memoro_core.queue.tasks import FIELD
-from memoro_core.redis.client import UNREACHABLE, connection_options
-from memoro_core.redis.keys import HINT_GROUP, hint_stream
-from memoro_core.tenancy.model import Tier
+from memoro_core.jobs.hints import HintClass
+from memoro_core.jobs.slots import Reservation, Slots
+from memoro_core.queue.reader import BLOCK, Entry, HintReader, ReclaimPolicy
+from memoro_core.queue.streams import DATA
+from memoro_core.redis.client import COMMAND_TIMEOUT, UNREACHABLE, RedisClient
+from memoro_core.redis.keys import BACKLOG_STREAM, HINT_GROUP
+from memoro_core.tasks import end_task
 
 _log = structlog.get_logger(__name__)
-BLOCK: Final = 1.0
-"""Seconds that one read waits for a hint."""
-RECLAIM_EVERY: Final = 5.0
-RECLAIM_IDLE: Final = 10.0
-"""Seconds after which a hint that its reader has not acknowledged goes to another reader."""
-_RECLAIM_BATCH: Final = 16
-"""As many as one worker soon gets to: what it takes over is out of the others' sight."""
-_PAUSES: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)
-"""Seconds before the next try, after one, two … failures in a row."""
+READ_TIMEOUT: Final = BLOCK + COMMAND_TIMEOUT
+"""Seconds after which a client that the broker is given must give a command up."""
+_MAX_MESSAGES: Final = 100_000
+"""Hints in the receiver's hands: more than any number of slots lets in."""
 
-_Entry = tuple[bytes, bytes, dict[bytes, bytes]]
-"""The stream, the entry's id, and its fields."""
+_reservation: ContextVar[Reservation] = ContextVar("reservation")
 
 
-class HintBroker(RedisStreamBroker):
-    """Reads hints one at a time, each when the receiver has a slot for it, from the streams of all tiers.
+def current_reservation() -> Reservation:
+    """In a task: what its hint holds of the slots."""
+    return _reservation.get()
 
-    Unlike its parent it makes the consumer group from the first entry on, and again when it is gone (after FLUSHALL);
-    takes over what a dead reader left behind, whether new hints come or not; goes on after a lost connection; and
-    deletes an entry with its acknowledgement, so that streams hold only what waits.
+
+class HintMessage(AckableMessage):
+    """A hint on its way through Taskiq."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    reservation: Reservation
+    done: Callable[[], None]
+    """To be called when nobody works on the hint any more, acknowledged or not."""
+
+
+class HintBroker(AsyncBroker):
+    """Reads hints while there are slots for their jobs: fresh ones first, and the backlog beyond the reserve.
+
+    Taskiq's own brokers for Redis lose or repeat messages when a connection breaks, a group is gone or a reader dies.
+    This one makes the consumer groups from the first entry on, and again when they are gone (after FLUSHALL); takes
+    over what a dead reader left behind, whether new hints come or not; goes on after a lost connection; deletes an
+    entry with its acknowledgement, so that streams hold only what waits; and hands back what it can't get to.
     """
 
     def __init__(
-        self,
-        url: str,
-        stop: asyncio.Event,
-        *,
-        reclaim_every: float = RECLAIM_EVERY,
-        reclaim_idle: float = RECLAIM_IDLE,
+        self, redis: RedisClient, slots: Slots, stop: asyncio.Event, *, policy: ReclaimPolicy | None = None
     ) -> None:
-        options = connection_options(command_timeout=BLOCK + 5.0)
-        super().__init__(
-            url,
-            queue_name=hint_stream(Tier.FREE),
-            consumer_group_name=HINT_GROUP,
-            consumer_name=secrets.token_hex(8),
-            consumer_id="0",
-            **options,
-        )
+        """The client stays its owner's, and gives up a command after `READ_TIMEOUT` and not before."""
+        super().__init__()
         self.formatter = JSONFormatter()
+        self._redis = redis
+        self._slots = slots
         self._stop = stop
-        self._reclaim_every = reclaim_every
-        self._reclaim_idle = reclaim_idle
-        self._streams = [hint_stream(tier) for tier in Tier]
-        self._client = Redis(connection_pool=self.connection_pool)
-        self._waiting: deque[_Entry] = deque()
-        """Entries that are read, or taken over, and not yet handed out."""
-        self._acknowledgements: Coalescer[None, tuple[bytes, bytes], None] = Coalescer(self._acknowledge_all)
+        self._arrived = asyncio.Event()
+        self._entries: dict[HintClass, deque[Entry]] = {each: deque() for each in HintClass}
+        self._unreachable_since: float | None = None
+        self._acknowledgements: Coalescer[None, Entry, None] = Coalescer(self._acknowledge_all)
+        consumer = secrets.token_hex(8)
+        self._readers = {
+            each: HintReader(
+                redis,
+                consumer,
+                each,
+                slots,
+                policy or ReclaimPolicy(),
+                arrived=functools.partial(self._add, each),
+                reached=self._note,
+            )
+            for each in HintClass
+        }
+
+    @property
+    def unreachable_since(self) -> float | None:
+        """Since when, by `time.monotonic`, Redis has not answered; None while it does."""
+        return self._unreachable_since
+
+    def receiver(self, *, grace: float) -> Receiver:
+        """What runs the tasks; on stopping they have `grace` seconds to end."""
+        # What is read is bounded by the slots, not here: a hint whose jobs wait must not keep the next from its slot.
+        return _HintReceiver(
+            self,
+            max_async_tasks=_MAX_MESSAGES,
+            ack_type=AcknowledgeType.MANUAL,
+            validate_params=False,
+            wait_tasks_timeout=grace,
+        )
 
     async def startup(self) -> None:
         """Nothing to declare: groups are made when a read misses them, so that a worker starts while Redis is away."""
         self.is_worker_process = True
 
     async def shutdown(self) -> None:
-        """Leaves the groups and closes the connections."""
+        """Hands back what is not acknowledged, and leaves the groups."""
         await self._acknowledgements.close()
         with contextlib.suppress(*UNREACHABLE):
-            for stream in self._streams:
-                await self._leave(stream)
+            for reader in self._readers.values():
+                await reader.leave()
         await super().shutdown()
 
-    async def _leave(self, stream: str) -> None:
-        group, name = self.consumer_group_name, self.consumer_name
-        # With a consumer its unacknowledged entries go, and nobody would ever read them: those stay for the others.
-        if not await self._client.xpending_range(stream, group, "-", "+", count=1, consumername=name):
-            await self._client.xgroup_delconsumer(stream, group, name)
+    async def kick(self, message: BrokerMessage) -> None:
+        """Sends a task in Taskiq's way; hints go through `RedisHintQueue`."""
+        await self._redis.xadd(BACKLOG_STREAM, {DATA: message.message})
 
-    async def listen(self) -> AsyncGenerator[AckableMessage, None]:
-        """Hints, until `stop` is set. That it is cancelled then as well is not enough: see `memoro_core.tasks`."""
-        failures = 0
-        next_reclaim = 0.0
-        loop = asyncio.get_running_loop()
-        while not self._stop.is_set():
-            try:
-                if loop.time() >= next_reclaim:
-                    await self._reclaim()
-                    next_reclaim = loop.time() + self._reclaim_every
-                entry = self._waiting.popleft() if self._waiting else await self._read()
-                failures = 0
-            except UNREACHABLE as error:
-                if isinstance(error, ResponseError) and "NOGROUP" in str(error):
-                    _log.info("hint_groups_made")
-                    await self._declare()
-                elif failures == 0:
-                    _log.warning("hints_not_read", reason=type(error).__name__)
-                await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
-                failures += 1
-                continue
-            if entry is None:
-                continue
-            stream, entry_id, fields = entry
-            if FIELD not in fields:
-                _log.warning("hint_not_understood", entry=entry_id.decode())
-                await self._acknowledge(stream, entry_id)()
-                continue
-            yield AckableMessage(data=fields[FIELD], ack=self._acknowledge(stream, entry_id))
+    async def listen(self) -> AsyncGenerator[HintMessage, None]:
+        """Hints, until `stop` is set or the generator is closed."""
+        reading = [asyncio.create_task(reader.run()) for reader in self._readers.values()]
+        for task in reading:
+            task.add_done_callback(lambda _: self._arrived.set())
+        try:
+            while not self._stop.is_set():
+                entry = self._next()
+                if entry is None:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+                    for task in reading:
+                        if task.done():
+                            task.result()
+                elif entry.data is None:
+                    _log.warning("hint_not_understood", entry=entry.id)
+                    await self._acknowledge(entry)
+                    self._drop(entry)
+                else:
+                    yield HintMessage.model_construct(
+                        data=entry.data,
+                        ack=functools.partial(self._acknowledge, entry),
+                        reservation=entry.reservation,
+                        done=functools.partial(self._drop, entry),
+                    )
+        finally:
+            for task in reading:
+                await end_task(task)
 
-    async def _read(self) -> _Entry | None:
-        fetched: Any = await self._client.xreadgroup(
-            self.consumer_group_name,
-            self.consumer_name,
-            dict.fromkeys(self._streams, ">"),
-            count=1,
-            block=round(BLOCK * 1000),
-        )
-        # One entry from each stream that has any: those beyond the first are kept for the next turns.
-        entries = [(stream, entry_id, fields) for stream, items in (fetched or ()) for entry_id, fields in items]
-        self._waiting.extend(entries[1:])
-        return entries[0] if entries else None
+    def _next(self) -> Entry | None:
+        for entries in self._entries.values():
+            if entries:
+                return entries.popleft()
+        return None
 
-    async def _reclaim(self) -> None:
-        """Takes over entries whose reader is gone."""
-        for stream in self._streams:
-            answer: Any = await self._client.xautoclaim(
-                stream,
-                self.consumer_group_name,
-                self.consumer_name,
-                min_idle_time=round(self._reclaim_idle * 1000),
-                count=_RECLAIM_BATCH,
-            )
-            self._waiting.extend((stream.encode(), entry_id, fields) for entry_id, fields in answer[1] if fields)
+    def _add(self, hint_class: HintClass, entry: Entry) -> None:
+        self._entries[hint_class].append(entry)
+        self._arrived.set()
 
-    async def _declare(self) -> None:
-        # It fails where the group is there already; whatever else is wrong, the next read meets it too.
-        for stream in self._streams:
-            with contextlib.suppress(*UNREACHABLE):
-                await self._client.xgroup_create(stream, self.consumer_group_name, id="0", mkstream=True)
+    def _note(self, reached: bool) -> None:
+        if reached:
+            self._unreachable_since = None
+        elif self._unreachable_since is None:
+            self._unreachable_since = time.monotonic()
 
-    def _acknowledge(self, stream: bytes, entry_id: bytes) -> Callable[[], Awaitable[None]]:
-        return functools.partial(self._acknowledgements.submit, None, (stream, entry_id))
+    def _drop(self, entry: Entry) -> None:
+        entry.reservation.close()
+        for reader in self._readers.values():
+            reader.forget(entry)
 
-    async def _acknowledge_all(self, _: None, entries: Sequence[tuple[bytes, bytes]]) -> Sequence[None]:
-        by_stream: defaultdict[bytes, list[bytes]] = defaultdict(list)
-        for stream, entry_id in entries:
-            by_stream[stream].append(entry_id)
-        pipeline = self._client.pipeline(transaction=False)
+    async def _acknowledge(self, entry: Entry) -> None:
+        await self._acknowledgements.submit(None, entry)
+
+    async def _acknowledge_all(self, _: None, entries: Sequence[Entry]) -> Sequence[None]:
+        by_stream: defaultdict[str, list[str]] = defaultdict(list)
+        for entry in entries:
+            by_stream[entry.stream].append(entry.id)
+        pipeline = self._redis.pipeline(transaction=False)
         for stream, entry_ids in by_stream.items():
-            pipeline.xack(stream, self.consumer_group_name, *entry_ids)
+            pipeline.xack(stream, HINT_GROUP, *entry_ids)
             pipeline.xdel(stream, *entry_ids)
-        # Lost with the connection, it is made good when the entry is taken over: then the job is claimed already.
+        # Lost with the connection, it is made good when the entry is taken over: then the jobs are claimed already.
         with contextlib.suppress(*UNREACHABLE):
             await pipeline.execute()
         return [None] * len(entries)
+
+
+class _HintReceiver(Receiver):
+    """Gives each task the reservation of its hint, and tells the broker when the task is over, however it ended."""
+
+    async def callback(self, message: bytes | AckableMessage, raise_err: bool = False) -> None:
+        if not isinstance(message, HintMessage):
+            raise TypeError("a message of another broker")
+        _reservation.set(message.reservation)
+        try:
+            await super().callback(message, raise_err)
+        finally:
+            message.done()

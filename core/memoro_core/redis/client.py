@@ -40,10 +40,13 @@ def connection_options(*, command_timeout: float = COMMAND_TIMEOUT) -> dict[str,
 
 
 @asynccontextmanager
-async def open_redis(settings: Settings) -> AsyncIterator[RedisClient]:
+async def open_redis(settings: Settings, *, command_timeout: float = COMMAND_TIMEOUT) -> AsyncIterator[RedisClient]:
     """A client, closed at the end. It connects when it is first used, so that a process starts while Redis is away."""
     pool = BlockingConnectionPool.from_url(
-        str(settings.redis_url), max_connections=_MAX_CONNECTIONS, timeout=COMMAND_TIMEOUT, **connection_options()
+        str(settings.redis_url),
+        max_connections=_MAX_CONNECTIONS,
+        timeout=COMMAND_TIMEOUT,
+        **connection_options(command_timeout=command_timeout),
     )
     client = Redis(connection_pool=pool)
     try:

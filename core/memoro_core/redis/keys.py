@@ -10,12 +10,14 @@ from memoro_core.tenancy.model import Tier
 PREFIX: Final = "memoro:"
 HINT_GROUP: Final = "workers"
 """The consumer group of all workers, on each stream of hints."""
+BACKLOG_STREAM: Final = f"{PREFIX}{{hints}}:backlog"
+"""The stream of hints to jobs that the scheduler chose."""
 EVENT_CONTROL: Final = f"{PREFIX}events"
 """A channel without messages, which keeps a subscriber's connection open while it watches no tenant."""
 
 
 def hint_stream(tier: Tier) -> str:
-    """The stream of hints to the jobs of a tier's tenants."""
+    """The stream of fresh hints to the jobs of a tier's tenants."""
     return f"{PREFIX}{{hints}}:{tier}"
 
 

@@ -13,13 +13,14 @@ from memoro_core.graph.model import Relationship, Walk
 from memoro_core.graph.service import GraphService
 from memoro_core.ids import ConversationId, UserId
 from memoro_core.jobs.model import JobRef, JobResult, JobState, JobUsage, Stage, StageStatus
-from memoro_core.jobs.ports import JobCancelled, LeaseLost
+from memoro_core.jobs.run_ports import JobCancelled, LeaseLost
 from memoro_core.llm.model import EmbeddingModel, ExtractedEntity, Extraction, ExtractionSource, Operation, Usage
 from memoro_core.memory.model import MemoryPatch, MemoryStatus, NewConversation, NewMemory, NewMessage
 from memoro_core.postgres.embedding_model import check_embedding_model, ensure_vector_index
 from memoro_core.postgres.graph_store import PostgresGraphStore
 from tests.support.domain import Domain
 from tests.support.enrichment import Enricher, ScriptedExtractor, claim, fact, facts, run_of
+from tests.support.jobs import reap
 
 ALICE = UserId("alice")
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -236,7 +237,7 @@ async def test_a_run_that_lost_its_job_writes_nothing_and_the_other_run_writes_o
     ref = await add(enricher, "Ann lives in Lyon")
     stale = await claim(domain, ref, now=datetime.now(UTC))
     later = datetime.now(UTC) + timedelta(seconds=120)
-    await domain.job_store.expire(now=later, limit=1000)
+    await reap(domain, now=later)
     fresh = await claim(domain, ref, now=later)
     with pytest.raises(LeaseLost):
         await enricher.handler().run(run_of(domain, stale))

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 import pytest_asyncio
 
-from memoro_core.clock import SystemClock
-from memoro_core.jobs.model import JobKind
-from memoro_core.jobs.ports import JobHandler
-from memoro_core.jobs.retry import RetryPolicy
-from memoro_core.jobs.runner import JobRunner, RunPolicy
+from memoro_core.jobs.runner import JobRunner
 from memoro_core.redis.client import open_redis
 from memoro_core.redis.events import RedisEventTail
 from memoro_core.settings import Settings
 from tests.support.domain import Domain
+from tests.support.runners import open_runner
 
-MakeRunner = Callable[..., JobRunner]
+MakeRunner = Callable[..., AbstractAsyncContextManager[JobRunner]]
 
 
 @pytest_asyncio.fixture
@@ -28,17 +27,6 @@ async def tail(settings: Settings) -> AsyncIterator[RedisEventTail]:
 
 
 @pytest.fixture
-def make_runner(domain: Domain, tail: RedisEventTail) -> MakeRunner:
-    """Makes runners with short times; start them with `async with`."""
-
-    def make(handler: JobHandler, *, lease: float = 2.0, heartbeat: float = 0.2, timeout: float = 30.0) -> JobRunner:
-        return JobRunner(
-            domain.job_store,
-            tail,
-            {JobKind.MEMORY_ENRICH: handler},
-            SystemClock(),
-            RunPolicy(lease=lease, heartbeat=heartbeat, timeout=timeout, retry=RetryPolicy(0.05, 0.2)),
-            worker_id="test",
-        )
-
-    return make
+def make_runner(domain: Domain, tail: RedisEventTail, settings: Settings) -> MakeRunner:
+    """Opens runners: `open_runner` without what every test has."""
+    return functools.partial(open_runner, domain, settings, tail)

@@ -10,11 +10,11 @@ import pytest
 from memoro_core.errors import MemoroError, ProviderError, Reason, not_found
 from memoro_core.ids import JobId, new_id
 from memoro_core.jobs.model import PLANNED_STAGES, JobRef, JobState, JobUsage, Stage, StageProgress, StageStatus
-from memoro_core.jobs.ports import RunContext
+from memoro_core.jobs.run_ports import RunContext
 from memoro_core.llm.model import Operation, Usage
 from tests.integration.jobs.conftest import MakeRunner
 from tests.support.domain import Domain
-from tests.support.jobs import StubHandler, events_of, job_of, new_job, now, until
+from tests.support.jobs import StubHandler, events_of, job_of, new_job, now, reap, try_claim, until
 
 
 async def for_ever(_: RunContext) -> None:
@@ -27,7 +27,7 @@ async def state_of(domain: Domain, ref: JobRef) -> JobState:
 
 async def test_a_run_that_goes_well(domain: Domain, make_runner: MakeRunner) -> None:
     ref = await new_job(domain)
-    async with make_runner(StubHandler(domain.job_store)) as runner:
+    async with make_runner(StubHandler(domain.run_store)) as runner:
         assert await runner.run(ref) is JobState.SUCCEEDED
         assert runner.running == 0
     events = await events_of(domain, ref)
@@ -36,7 +36,7 @@ async def test_a_run_that_goes_well(domain: Domain, make_runner: MakeRunner) -> 
 
 async def test_a_hundred_hints_for_one_job_run_it_once(domain: Domain, make_runner: MakeRunner) -> None:
     ref = await new_job(domain)
-    handler = StubHandler(domain.job_store)
+    handler = StubHandler(domain.run_store)
     claimed = 0
 
     async def note() -> None:
@@ -58,7 +58,7 @@ async def test_a_failure_that_may_pass_is_tried_again_until_attempts_are_used_up
         raise ProviderError("busy", retryable=True)
 
     ref = await new_job(domain)
-    handler = StubHandler(domain.job_store, fail)
+    handler = StubHandler(domain.run_store, fail)
     async with make_runner(handler) as runner:
         job = await runner.execute(ref)
     assert (job.state, job.attempt) == (JobState.FAILED, job.max_attempts)
@@ -77,7 +77,7 @@ async def test_a_failure_that_time_cannot_cure_is_not_tried_again(domain: Domain
         raise not_found(Reason.MEMORY_NOT_FOUND, "memory", "x")
 
     ref = await new_job(domain)
-    async with make_runner(StubHandler(domain.job_store, refuse)) as runner:
+    async with make_runner(StubHandler(domain.run_store, refuse)) as runner:
         assert await runner.run(ref) is JobState.FAILED
     job = await job_of(domain, ref)
     assert job.attempt == 1
@@ -93,7 +93,7 @@ async def test_an_unexpected_exception_is_tried_again_and_leaks_nothing(
             raise RuntimeError("secret path /srv")
 
     ref = await new_job(domain)
-    async with make_runner(StubHandler(domain.job_store, break_down)) as runner:
+    async with make_runner(StubHandler(domain.run_store, break_down)) as runner:
         assert (await runner.execute(ref)).state is JobState.SUCCEEDED
     failed = [event for event in await events_of(domain, ref) if event.error]
     assert [event.error.reason for event in failed if event.error] == ["INTERNAL"]
@@ -105,14 +105,14 @@ async def test_a_provider_that_asks_for_time_gets_it(domain: Domain, make_runner
         raise ProviderError("429", retryable=True, retry_after=60)
 
     ref = await new_job(domain)
-    async with make_runner(StubHandler(domain.job_store, throttle)) as runner:
+    async with make_runner(StubHandler(domain.run_store, throttle)) as runner:
         assert await runner.run(ref) is JobState.QUEUED
     assert (await job_of(domain, ref)).run_at - now() > timedelta(seconds=50)
 
 
 async def test_an_attempt_that_takes_too_long_is_ended(domain: Domain, make_runner: MakeRunner) -> None:
     ref = await new_job(domain)
-    async with make_runner(StubHandler(domain.job_store, for_ever), timeout=0.2) as runner:
+    async with make_runner(StubHandler(domain.run_store, for_ever), timeout=0.2) as runner:
         assert await runner.run(ref) is JobState.QUEUED
     error = (await job_of(domain, ref)).error
     assert error is not None
@@ -127,7 +127,7 @@ async def test_a_running_job_is_cancelled_at_its_next_safe_point(domain: Domain,
         asked.set()
 
     ref = await new_job(domain)
-    handler = StubHandler(domain.job_store, work)
+    handler = StubHandler(domain.run_store, work)
     async with make_runner(handler) as runner:
         assert await runner.run(ref) is JobState.CANCELLED
     assert asked.is_set()
@@ -139,22 +139,22 @@ async def test_a_lease_is_kept_for_as_long_as_the_run_takes(domain: Domain, make
     async def work(_: RunContext) -> None:
         for _turn in range(15):
             await asyncio.sleep(0.1)
-            assert ref not in dict(await domain.job_store.expire(now=now(), limit=1000))
+            assert ref not in dict(await reap(domain, now=now()))
 
     ref = await new_job(domain)
-    async with make_runner(StubHandler(domain.job_store, work), lease=0.6, heartbeat=0.1) as runner:
+    async with make_runner(StubHandler(domain.run_store, work), lease=0.6, heartbeat=0.1) as runner:
         assert await runner.run(ref) is JobState.SUCCEEDED
 
 
 async def test_a_run_that_lost_its_job_is_ended_and_writes_nothing(domain: Domain, make_runner: MakeRunner) -> None:
     ref = await new_job(domain)
-    handler = StubHandler(domain.job_store, for_ever)
+    handler = StubHandler(domain.run_store, for_ever)
     async with make_runner(handler, heartbeat=0.1) as runner:
         run = asyncio.create_task(runner.run(ref))
         await until(handler.started)
         later = now() + timedelta(hours=1)
-        await domain.job_store.expire(now=later, limit=1000)
-        assert await domain.job_store.claim([ref], worker_id="other", now=later, lease_until=later)
+        await reap(domain, now=later)
+        assert await try_claim(domain.run_store, [ref], at=later)
         assert await asyncio.wait_for(run, 5) is None
     job = await job_of(domain, ref)
     assert (job.state, job.attempt, job.stages) == (JobState.RUNNING, 2, PLANNED_STAGES)
@@ -165,7 +165,7 @@ async def test_a_stop_lets_runs_end(domain: Domain, make_runner: MakeRunner) -> 
         await asyncio.sleep(0.3)
 
     ref, late = await new_job(domain), await new_job(domain)
-    handler = StubHandler(domain.job_store, work)
+    handler = StubHandler(domain.run_store, work)
     async with make_runner(handler) as runner:
         run = asyncio.create_task(runner.run(ref))
         await until(handler.started)
@@ -180,7 +180,7 @@ async def test_a_stop_lets_runs_end(domain: Domain, make_runner: MakeRunner) -> 
 
 async def test_a_stop_hands_back_what_does_not_end(domain: Domain, make_runner: MakeRunner) -> None:
     ref = await new_job(domain)
-    handler = StubHandler(domain.job_store, for_ever)
+    handler = StubHandler(domain.run_store, for_ever)
     async with make_runner(handler) as runner:
         run = asyncio.create_task(runner.run(ref))
         await until(handler.started)
@@ -188,7 +188,7 @@ async def test_a_stop_hands_back_what_does_not_end(domain: Domain, make_runner: 
         assert await run is None
     job = await job_of(domain, ref)
     assert (job.state, job.attempt) == (JobState.QUEUED, 0)
-    async with make_runner(StubHandler(domain.job_store)) as another:
+    async with make_runner(StubHandler(domain.run_store)) as another:
         assert await another.run(ref) is JobState.SUCCEEDED
     await events_of(domain, ref)
 
@@ -198,7 +198,7 @@ async def test_a_caller_that_goes_away_leaves_the_run_to_end(domain: Domain, mak
         await asyncio.sleep(0.2)
 
     ref = await new_job(domain)
-    handler = StubHandler(domain.job_store, work)
+    handler = StubHandler(domain.run_store, work)
     async with make_runner(handler) as runner:
         call = asyncio.create_task(runner.execute(ref))
         await until(handler.started)
@@ -216,7 +216,7 @@ async def test_executing_waits_for_a_job_that_runs_elsewhere(domain: Domain, mak
         await asyncio.sleep(0.3)
 
     ref = await new_job(domain)
-    handler = StubHandler(domain.job_store, work)
+    handler = StubHandler(domain.run_store, work)
     async with make_runner(handler) as elsewhere, make_runner(handler) as here:
         run = asyncio.create_task(elsewhere.run(ref))
         await until(handler.started)
@@ -226,7 +226,7 @@ async def test_executing_waits_for_a_job_that_runs_elsewhere(domain: Domain, mak
 
 
 async def test_executing_what_is_not_there(domain: Domain, make_runner: MakeRunner) -> None:
-    async with make_runner(StubHandler(domain.job_store)) as runner:
+    async with make_runner(StubHandler(domain.run_store)) as runner:
         with pytest.raises(MemoroError) as missing:
             await runner.execute(JobRef(domain.tenant, JobId(new_id())))
     assert missing.value.reason is Reason.JOB_NOT_FOUND
@@ -239,7 +239,7 @@ async def test_reports_made_at_once_are_written_one_by_one(domain: Domain, make_
         )
 
     ref = await new_job(domain)
-    async with make_runner(StubHandler(domain.job_store, work)) as runner:
+    async with make_runner(StubHandler(domain.run_store, work)) as runner:
         assert await runner.run(ref) is JobState.SUCCEEDED
     told = [event.stage.completed for event in await events_of(domain, ref) if event.stage]
     assert told == [0, *range(10), 1]

@@ -6,28 +6,25 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
 
 import asyncpg
 import pytest
 import pytest_asyncio
-from redis.asyncio import Redis
 
 from memoro_core.clock import SystemClock
-from memoro_core.jobs.model import JobState
+from memoro_core.ids import JobId, new_id
+from memoro_core.jobs.model import JobKind, JobRef, JobState
+from memoro_core.jobs.retry import RetryPolicy
 from memoro_core.jobs.scheduler import Scheduler
 from memoro_core.postgres import leader
 from memoro_core.postgres.idempotency_store import PostgresRequestStore
 from memoro_core.postgres.leader import Leadership
 from memoro_core.queue.hints import RedisHintQueue
-from memoro_core.queue.tasks import FIELD, encode
 from memoro_core.redis.client import open_redis
 from memoro_core.redis.events import RedisEventTail
-from memoro_core.redis.keys import hint_stream
 from memoro_core.settings import Settings
-from memoro_core.tenancy.model import Tier
 from tests.support.domain import Domain
-from tests.support.jobs import claim, events_of, job_of, new_job, now, retried, until
+from tests.support.jobs import LEASE, claim, events_of, job_of, new_job, now, until
 
 LOCK = 0x7E57
 
@@ -38,65 +35,91 @@ async def hints(settings: Settings) -> AsyncIterator[RedisHintQueue]:
         yield RedisHintQueue(client)
 
 
-def scheduler(domain: Domain, hints: RedisHintQueue, tail: RedisEventTail, *, batch: int = 500) -> Scheduler:
-    requests = PostgresRequestStore(domain.database)
-    return Scheduler(domain.job_store, requests, hints, tail, SystemClock(), hint_timeout=0.0, batch=batch)
+def scheduler(domain: Domain, hints: RedisHintQueue, tail: RedisEventTail, *, hint_timeout: float = 0.0) -> Scheduler:
+    return Scheduler(
+        domain.run_store,
+        domain.waiting,
+        PostgresRequestStore(domain.database),
+        hints,
+        tail,
+        SystemClock(),
+        RetryPolicy(2.0, 60.0),
+        hint_timeout=hint_timeout,
+    )
 
 
-async def hinted(redis_url: str) -> list[bytes]:
-    """The messages that wait for the workers of the test's tier."""
-    async with Redis.from_url(redis_url) as redis:
-        entries: Any = await redis.xrange(hint_stream(Tier.PRO))
-    return [fields[FIELD] for _, fields in entries]
+async def waits_for_its_turn(domain: Domain, ref: JobRef) -> bool:
+    """Whether the job is without a hint."""
+    async with domain.database.tenant_tx(ref.tenant_id) as connection:
+        hinted_at = await connection.fetchval("SELECT hinted_at FROM jobs WHERE job_id = $1", ref.job_id)
+    return hinted_at is None
 
 
-async def test_a_job_whose_hint_was_lost_is_hinted_again(
-    domain: Domain, hints: RedisHintQueue, tail: RedisEventTail, redis_url: str
+async def test_a_job_whose_hint_was_lost_waits_for_its_turn_again(
+    domain: Domain, hints: RedisHintQueue, tail: RedisEventTail
 ) -> None:
     ref = await new_job(domain)
+    assert not await waits_for_its_turn(domain, ref)
+    await scheduler(domain, hints, tail, hint_timeout=60.0).round()
+    assert not await waits_for_its_turn(domain, ref)
     await scheduler(domain, hints, tail).round()
-    assert encode(ref) in await hinted(redis_url)
+    assert await waits_for_its_turn(domain, ref)
 
 
-async def test_a_retry_is_hinted_when_its_time_has_come(
-    domain: Domain, hints: RedisHintQueue, tail: RedisEventTail, redis_url: str
+async def test_a_hint_that_may_still_be_unread_is_not_lost(
+    domain: Domain, hints: RedisHintQueue, tail: RedisEventTail
 ) -> None:
-    ref, later = await new_job(domain), await new_job(domain)
-    for one, wait in ((ref, 0.0), (later, 60.0)):
-        held = await claim(domain.job_store, one)
-        await domain.job_store.finish(held, retried(held, at=now() + timedelta(seconds=wait)), now=now())
+    await hints.send_backlog([[JobRef(domain.tenant, JobId(new_id()))]])
+    ref = await new_job(domain)
     await scheduler(domain, hints, tail).round()
-    waiting = await hinted(redis_url)
-    assert encode(ref) in waiting
-    assert encode(later) not in waiting
+    assert not await waits_for_its_turn(domain, ref)
 
 
-async def test_the_job_of_a_lost_worker_is_told_and_hinted_in_one_round(
-    domain: Domain, hints: RedisHintQueue, tail: RedisEventTail, redis_url: str
+async def test_the_job_of_a_lost_worker_is_told_and_waits_in_one_round(
+    domain: Domain, hints: RedisHintQueue, tail: RedisEventTail
 ) -> None:
     ref = await new_job(domain)
-    await claim(domain.job_store, ref, lease=timedelta(seconds=-1))
+    await claim(domain.run_store, ref, lease=timedelta(seconds=-1))
     async with tail.subscribe(ref.tenant_id, ref.job_id) as inbox:
         await scheduler(domain, hints, tail).round()
         event = await asyncio.wait_for(inbox.next(), 5) or await asyncio.wait_for(inbox.next(), 5)
     assert event == (await events_of(domain, ref))[-1]
-    assert encode(ref) in await hinted(redis_url)
+    assert await waits_for_its_turn(domain, ref)
+    assert (await job_of(domain, ref)).run_at <= now()
 
 
-async def test_while_many_hints_wait_no_more_are_sent(
-    domain: Domain, hints: RedisHintQueue, tail: RedisEventTail, redis_url: str
+async def test_a_job_that_lost_a_second_worker_backs_off(
+    domain: Domain, hints: RedisHintQueue, tail: RedisEventTail
 ) -> None:
     ref = await new_job(domain)
-    await hints.send([ref] * 10, tier=Tier.PRO)
-    await scheduler(domain, hints, tail, batch=10).round()
-    assert len(await hinted(redis_url)) == 10
+    for _ in range(2):
+        await claim(domain.run_store, ref, lease=timedelta(seconds=-1))
+        await scheduler(domain, hints, tail).round()
+    job = await job_of(domain, ref)
+    assert (job.state, job.attempt) == (JobState.QUEUED, 2)
+    assert timedelta(seconds=1) < job.run_at - now() < timedelta(seconds=3)
+
+
+async def test_a_run_beyond_its_limit_has_timed_out_though_its_worker_lives(
+    domain: Domain, hints: RedisHintQueue, tail: RedisEventTail
+) -> None:
+    ref = await new_job(domain)
+    (held,) = await domain.run_store.claim(
+        [ref], worker_id="w", now=now(), lease_until=now() + LEASE, limits=dict.fromkeys(JobKind, 0.05)
+    )
+    assert await domain.lease_store.extend([held], lease_until=now() + LEASE) == [ref]
+    await asyncio.sleep(0.06)
+    await scheduler(domain, hints, tail).round()
+    error = (await job_of(domain, ref)).error
+    assert error is not None
+    assert error.reason == "JOB_TIMED_OUT"
 
 
 async def test_while_redis_is_away_workers_that_are_lost_are_seen_all_the_same(
     domain: Domain, settings: Settings, tail: RedisEventTail
 ) -> None:
     ref = await new_job(domain)
-    await claim(domain.job_store, ref, lease=timedelta(seconds=-1))
+    await claim(domain.run_store, ref, lease=timedelta(seconds=-1))
     away = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
     async with open_redis(away) as client:
         await scheduler(domain, RedisHintQueue(client), tail).round()

@@ -15,15 +15,13 @@ from memoro_core.jobs.model import (
     JobRef,
     JobState,
     JobUsage,
-    Priority,
     Stage,
     StageProgress,
     StageStatus,
 )
-from memoro_core.jobs.ports import LeaseLost
+from memoro_core.jobs.run_ports import LeaseLost
 from memoro_core.memory.model import MemoryStatus
-from memoro_core.postgres.job_store import PostgresJobStore, finish_in
-from memoro_core.tenancy.model import Tier
+from memoro_core.postgres.run_store import PostgresRunStore, finish_in
 from tests.support.domain import Domain
 from tests.support.jobs import (
     LEASE,
@@ -33,8 +31,10 @@ from tests.support.jobs import (
     job_of,
     new_job,
     now,
+    reap,
     retried,
     succeeded,
+    try_claim,
 )
 
 EMBEDDING = StageProgress(Stage.EMBED, StageStatus.RUNNING, 3, 7)
@@ -47,54 +47,46 @@ async def memory_status(domain: Domain, ref: JobRef) -> MemoryStatus:
 
 async def test_of_fifty_claimers_one_gets_the_job(domain: Domain) -> None:
     ref = await new_job(domain)
-    stores = [PostgresJobStore(domain.database) for _ in range(50)]
-    answers = await asyncio.gather(
-        *(
-            store.claim([ref], worker_id=str(number), now=now(), lease_until=now() + LEASE)
-            for number, store in enumerate(stores)
-        )
-    )
-    ((won, event),) = [item for answer in answers for item in answer]
+    stores = [PostgresRunStore(domain.database) for _ in range(50)]
+    answers = await asyncio.gather(*(try_claim(store, [ref]) for store in stores))
+    (won,) = [item for answer in answers for item in answer]
     assert (won.lease, won.job.attempt, won.job.state, won.ref) == (1, 1, JobState.RUNNING, ref)
-    assert (event.seq, event.state, event.attempt) == (2, JobState.RUNNING, 1)
-    assert len(await events_of(domain, ref)) == 2
+    event = (await events_of(domain, ref))[-1]
+    assert (event.seq, event.state, event.attempt) == (won.job.sequence, JobState.RUNNING, 1) == (2, event.state, 1)
 
 
 async def test_overlapping_batches_share_out_the_jobs(domain: Domain) -> None:
     refs = [await new_job(domain) for _ in range(30)]
     answers = await asyncio.gather(
-        *(
-            domain.job_store.claim(refs[start:] + refs[:start], worker_id="w", now=now(), lease_until=now() + LEASE)
-            for start in range(0, 30, 3)
-        )
+        *(try_claim(domain.run_store, refs[start:] + refs[:start]) for start in range(0, 30, 3))
     )
-    assert Counter(won.ref for answer in answers for won, _ in answer) == Counter(refs)
+    assert Counter(won.ref for answer in answers for won in answer) == Counter(refs)
 
 
 async def test_a_job_named_twice_in_one_batch_is_claimed_once(domain: Domain) -> None:
     ref = await new_job(domain)
-    claims = await domain.job_store.claim([ref] * 20, worker_id="w", now=now(), lease_until=now() + LEASE)
-    assert [won.ref for won, _ in claims] == [ref]
+    claims = await try_claim(domain.run_store, [ref] * 20)
+    assert [won.ref for won in claims] == [ref]
     assert (await job_of(domain, ref)).attempt == 1
 
 
 async def test_a_job_is_not_claimed_before_its_time(domain: Domain) -> None:
     ref = await new_job(domain)
-    held = await claim(domain.job_store, ref)
-    await domain.job_store.finish(held, retried(held, at=now() + timedelta(minutes=1)), now=now())
-    assert not await domain.job_store.claim([ref], worker_id="w", now=now(), lease_until=now() + LEASE)
+    held = await claim(domain.run_store, ref)
+    await domain.run_store.finish(held, retried(held, at=now() + timedelta(minutes=1)), now=now())
+    assert not await try_claim(domain.run_store, [ref])
     later = now() + timedelta(minutes=1)
-    assert await domain.job_store.claim([ref], worker_id="w", now=later, lease_until=later + LEASE)
+    assert await try_claim(domain.run_store, [ref], at=later)
 
 
 async def test_progress_is_told_in_order_and_stands_in_the_row(domain: Domain) -> None:
     ref = await new_job(domain)
-    held = await claim(domain.job_store, ref)
+    held = await claim(domain.run_store, ref)
     stages = (StageProgress(Stage.SCREEN, StageStatus.SUCCEEDED, 1, 1), EMBEDDING)
     for progress in stages:
-        event, asked = await domain.job_store.report(held, stages, progress, now=now())
+        event, asked = await domain.run_store.report(held, stages, progress, now=now())
         assert (event.stage, event.state, asked) == (progress, JobState.RUNNING, False)
-    await domain.job_store.finish(held, succeeded(held), now=now())
+    await domain.run_store.finish(held, succeeded(held), now=now())
     events = await events_of(domain, ref)
     assert [event.stage for event in events] == [None, None, *stages, None]
     assert events[-1].result is not None
@@ -106,10 +98,10 @@ async def test_progress_is_told_in_order_and_stands_in_the_row(domain: Domain) -
 
 
 async def test_progress_of_many_runs_at_once_goes_to_each_job_its_own(domain: Domain) -> None:
-    claims = [await claim(domain.job_store, await new_job(domain)) for _ in range(20)]
+    claims = [await claim(domain.run_store, await new_job(domain)) for _ in range(20)]
     await asyncio.gather(
         *(
-            domain.job_store.report(
+            domain.run_store.report(
                 held, (progress := StageProgress(Stage.EMBED, StageStatus.RUNNING, number, 20),), progress, now=now()
             )
             for number, held in enumerate(claims)
@@ -124,26 +116,26 @@ async def test_progress_of_many_runs_at_once_goes_to_each_job_its_own(domain: Do
 
 async def test_a_worker_that_lost_its_lease_touches_nothing(domain: Domain) -> None:
     ref = await new_job(domain)
-    stale = await claim(domain.job_store, ref, lease=timedelta(seconds=-1))
-    await domain.job_store.expire(now=now(), limit=1000)
-    fresh = await claim(domain.job_store, ref)
+    stale = await claim(domain.run_store, ref, lease=timedelta(seconds=-1))
+    await reap(domain, now=now())
+    fresh = await claim(domain.run_store, ref)
     assert fresh.lease == stale.lease + 1
     before = await job_of(domain, ref), await events_of(domain, ref)
     with pytest.raises(LeaseLost):
-        await domain.job_store.report(stale, (EMBEDDING,), EMBEDDING, now=now())
+        await domain.run_store.report(stale, (EMBEDDING,), EMBEDDING, now=now())
     for finish in (succeeded(stale), retried(stale)):
         with pytest.raises(LeaseLost):
-            await domain.job_store.finish(stale, finish, now=now())
-    assert await domain.job_store.extend([stale], lease_until=now() + LEASE) == []
-    assert await domain.job_store.release([stale], now=now()) == []
+            await domain.run_store.finish(stale, finish, now=now())
+    assert await domain.lease_store.extend([stale], lease_until=now() + LEASE) == []
+    assert await domain.run_store.release([stale], now=now()) == []
     assert (await job_of(domain, ref), await events_of(domain, ref)) == before
-    assert [item[0] for item in await domain.job_store.extend([fresh, stale], lease_until=now() + LEASE)] == [ref]
+    assert await domain.lease_store.extend([fresh, stale], lease_until=now() + LEASE) == [ref]
 
 
 async def test_what_a_stale_worker_stored_beside_its_end_is_rolled_back(domain: Domain) -> None:
     ref = await new_job(domain)
-    stale = await claim(domain.job_store, ref, lease=timedelta(seconds=-1))
-    await domain.job_store.expire(now=now(), limit=1000)
+    stale = await claim(domain.run_store, ref, lease=timedelta(seconds=-1))
+    await reap(domain, now=now())
 
     async def commit() -> None:
         async with domain.database.tenant_tx(domain.tenant) as connection:
@@ -157,30 +149,30 @@ async def test_what_a_stale_worker_stored_beside_its_end_is_rolled_back(domain: 
 
 async def test_an_ended_job_stays_as_it_is(domain: Domain) -> None:
     ref = await new_job(domain)
-    held = await claim(domain.job_store, ref)
-    await domain.job_store.finish(held, succeeded(held), now=now())
+    held = await claim(domain.run_store, ref)
+    await domain.run_store.finish(held, succeeded(held), now=now())
     before = await job_of(domain, ref)
     for finish in (succeeded(held, memories=2), retried(held)):
         with pytest.raises(LeaseLost):
-            await domain.job_store.finish(held, finish, now=now())
-    assert not await domain.job_store.claim([ref], worker_id="w", now=now(), lease_until=now() + LEASE)
+            await domain.run_store.finish(held, finish, now=now())
+    assert not await try_claim(domain.run_store, [ref])
     assert await domain.job_store.cancel(domain.tenant, ref.job_id, now=now()) == (before, None)
     assert await job_of(domain, ref) == before
 
 
 async def test_a_second_attempt_begins_with_the_first_stage_and_keeps_the_error(domain: Domain) -> None:
     ref = await new_job(domain)
-    held = await claim(domain.job_store, ref)
+    held = await claim(domain.run_store, ref)
     stages = tuple(StageProgress(stage, StageStatus.SUCCEEDED, 1, 1) for stage in Stage)
-    await domain.job_store.report(held, stages, stages[-1], now=now())
-    event = await domain.job_store.finish(held, retried(held), now=now())
+    await domain.run_store.report(held, stages, stages[-1], now=now())
+    event = await domain.run_store.finish(held, retried(held), now=now())
     assert (event.state, event.error, event.attempt) == (JobState.QUEUED, MAY_PASS, 1)
     assert event.run_at is not None
-    again = await claim(domain.job_store, ref)
+    again = await claim(domain.run_store, ref)
     assert (again.job.attempt, again.lease, again.job.error) == (2, 2, MAY_PASS)
     assert again.job.stages == tuple(StageProgress(stage) for stage in Stage)
     assert again.job.usage == JobUsage(10, 2)
-    await domain.job_store.finish(again, succeeded(again), now=now())
+    await domain.run_store.finish(again, succeeded(again), now=now())
     assert (await job_of(domain, ref)).error is None
     assert len(await events_of(domain, ref)) == 6
 
@@ -194,18 +186,18 @@ async def test_a_waiting_job_is_cancelled_at_once_and_only_once(domain: Domain) 
     assert event == (await events_of(domain, ref))[-1]
     assert await memory_status(domain, ref) is MemoryStatus.FAILED
     assert await domain.job_store.cancel(domain.tenant, ref.job_id, now=now()) == (job, None)
-    assert not await domain.job_store.claim([ref], worker_id="w", now=now(), lease_until=now() + LEASE)
+    assert not await try_claim(domain.run_store, [ref])
 
 
 async def test_a_running_job_is_asked_and_never_runs_again(domain: Domain) -> None:
     ref = await new_job(domain)
-    held = await claim(domain.job_store, ref)
+    held = await claim(domain.run_store, ref)
     asked = await domain.job_store.cancel(domain.tenant, ref.job_id, now=now())
     assert asked is not None
     assert (asked[0].state, asked[0].cancel_requested, asked[1]) == (JobState.RUNNING, True, None)
-    assert (await domain.job_store.extend([held], lease_until=now() + LEASE)) == [(ref, True)]
-    assert (await domain.job_store.report(held, (EMBEDDING,), EMBEDDING, now=now()))[1]
-    event = await domain.job_store.finish(held, retried(held), now=now())
+    assert await domain.lease_store.cancel_requests([held]) == [ref]
+    assert (await domain.run_store.report(held, (EMBEDDING,), EMBEDDING, now=now()))[1]
+    event = await domain.run_store.finish(held, retried(held), now=now())
     assert event.state is JobState.CANCELLED
     assert await memory_status(domain, ref) is MemoryStatus.FAILED
     await events_of(domain, ref)
@@ -215,7 +207,7 @@ async def test_claiming_and_cancelling_at_once_ends_in_one_or_the_other(domain: 
     for _ in range(15):
         ref = await new_job(domain)
         claims, cancelled = await asyncio.gather(
-            domain.job_store.claim([ref], worker_id="w", now=now(), lease_until=now() + LEASE),
+            try_claim(domain.run_store, [ref]),
             domain.job_store.cancel(domain.tenant, ref.job_id, now=now()),
         )
         assert cancelled is not None
@@ -227,9 +219,9 @@ async def test_claiming_and_cancelling_at_once_ends_in_one_or_the_other(domain: 
 
 async def test_a_lost_worker_s_job_is_queued_again(domain: Domain) -> None:
     ref, kept = await new_job(domain), await new_job(domain)
-    await claim(domain.job_store, ref, lease=timedelta(seconds=-1))
-    await claim(domain.job_store, kept)
-    expired = dict(await domain.job_store.expire(now=now(), limit=1000))
+    await claim(domain.run_store, ref, lease=timedelta(seconds=-1))
+    await claim(domain.run_store, kept)
+    expired = dict(await reap(domain, now=now()))
     assert kept not in expired
     assert expired[ref] == (await events_of(domain, ref))[-1]
     job = await job_of(domain, ref)
@@ -237,15 +229,15 @@ async def test_a_lost_worker_s_job_is_queued_again(domain: Domain) -> None:
     assert job.error is not None
     assert job.error.reason == "WORKER_LOST"
     assert await memory_status(domain, ref) is MemoryStatus.PENDING
-    assert (await claim(domain.job_store, ref)).job.attempt == 2
+    assert (await claim(domain.run_store, ref)).job.attempt == 2
 
 
 async def test_a_job_that_loses_every_worker_fails_in_the_end(domain: Domain) -> None:
     ref = await new_job(domain)
     attempts = (await job_of(domain, ref)).max_attempts
     for _ in range(attempts):
-        await claim(domain.job_store, ref, lease=timedelta(seconds=-1))
-        await domain.job_store.expire(now=now(), limit=1000)
+        await claim(domain.run_store, ref, lease=timedelta(seconds=-1))
+        await reap(domain, now=now())
     job = await job_of(domain, ref)
     assert (job.state, job.attempt) == (JobState.FAILED, attempts)
     assert await memory_status(domain, ref) is MemoryStatus.FAILED
@@ -254,55 +246,37 @@ async def test_a_job_that_loses_every_worker_fails_in_the_end(domain: Domain) ->
 
 async def test_a_lost_job_that_was_to_be_cancelled_is_cancelled(domain: Domain) -> None:
     ref = await new_job(domain)
-    await claim(domain.job_store, ref, lease=timedelta(seconds=-1))
+    await claim(domain.run_store, ref, lease=timedelta(seconds=-1))
     await domain.job_store.cancel(domain.tenant, ref.job_id, now=now())
-    assert (dict(await domain.job_store.expire(now=now(), limit=1000)))[ref].state is JobState.CANCELLED
+    assert (dict(await reap(domain, now=now())))[ref].state is JobState.CANCELLED
     await events_of(domain, ref)
 
 
 async def test_a_heartbeat_in_time_keeps_the_job(domain: Domain) -> None:
     ref = await new_job(domain)
-    held = await claim(domain.job_store, ref, lease=timedelta(seconds=-1))
-    assert await domain.job_store.extend([held], lease_until=now() + LEASE) == [(ref, False)]
-    assert ref not in dict(await domain.job_store.expire(now=now(), limit=1000))
+    held = await claim(domain.run_store, ref, lease=timedelta(seconds=-1))
+    assert await domain.lease_store.extend([held], lease_until=now() + LEASE) == [ref]
+    assert await domain.lease_store.cancel_requests([held]) == []
+    assert ref not in dict(await reap(domain, now=now()))
 
 
 async def test_reapers_at_once_requeue_a_job_once(domain: Domain) -> None:
     refs = [await new_job(domain) for _ in range(10)]
     for ref in refs:
-        await claim(domain.job_store, ref, lease=timedelta(seconds=-1))
-    answers = await asyncio.gather(*(domain.job_store.expire(now=now(), limit=1000) for _ in range(8)))
+        await claim(domain.run_store, ref, lease=timedelta(seconds=-1))
+    answers = await asyncio.gather(*(reap(domain, now=now()) for _ in range(8)))
     expired = Counter(ref for answer in answers for ref, _ in answer)
     assert {ref: expired[ref] for ref in refs} == dict.fromkeys(refs, 1)
     for ref in refs:
         assert len(await events_of(domain, ref)) == 3
 
 
-async def test_due_jobs_are_hinted_the_most_urgent_first_and_once_in_a_while(domain: Domain) -> None:
-    low, high = await new_job(domain, priority=Priority.LOW), await new_job(domain, priority=Priority.HIGH)
-    running, later = await new_job(domain), await new_job(domain)
-    await claim(domain.job_store, running)
-    held = await claim(domain.job_store, later)
-    await domain.job_store.finish(held, retried(held, at=now() + timedelta(minutes=1)), now=now())
-
-    async def due(*, hinted_before: timedelta) -> list[JobRef]:
-        found = await domain.job_store.due(now=now(), hinted_before=now() + hinted_before, limit=1000)
-        assert {tier for ref, tier in found if ref.tenant_id == domain.tenant} <= {Tier.PRO}
-        return [ref for ref, _ in found if ref.tenant_id == domain.tenant]
-
-    # The call that made them has hinted them.
-    assert await due(hinted_before=timedelta(minutes=-1)) == []
-    assert await due(hinted_before=timedelta(minutes=1)) == [high, low]
-    assert await due(hinted_before=timedelta(minutes=-1)) == []
-
-
-async def test_a_job_that_was_given_back_is_hinted_at_once_and_has_lost_no_attempt(domain: Domain) -> None:
+async def test_a_job_that_was_given_back_can_run_at_once_and_has_lost_no_attempt(domain: Domain) -> None:
     ref = await new_job(domain)
-    held = await claim(domain.job_store, ref)
-    ((released, event),) = await domain.job_store.release([held], now=now())
+    held = await claim(domain.run_store, ref)
+    ((released, event),) = await domain.run_store.release([held], now=now())
     assert (released, event.state, event.attempt) == (ref, JobState.QUEUED, 0)
-    assert ref in [item[0] for item in await domain.job_store.due(now=now(), hinted_before=now(), limit=1000)]
-    assert (await claim(domain.job_store, ref)).job.attempt == 1
+    assert (await claim(domain.run_store, ref)).job.attempt == 1
     await events_of(domain, ref)
 
 
@@ -313,9 +287,7 @@ async def test_jobs_of_another_tenant_are_not_there(domain: Domain) -> None:
     assert await domain.job_store.events_after(other, ref.job_id, 0, limit=10) == []
     assert await domain.job_store.cancel(other, ref.job_id, now=now()) is None
     assert await domain.job_store.list_jobs(other, JobFilter(), limit=10, before=None) == []
-    assert not await domain.job_store.claim(
-        [JobRef(other, ref.job_id)], worker_id="w", now=now(), lease_until=now() + LEASE
-    )
+    assert not await try_claim(domain.run_store, [JobRef(other, ref.job_id)])
     assert (await job_of(domain, ref)).state is JobState.QUEUED
 
 
@@ -339,6 +311,6 @@ async def test_listing_filters_and_goes_on_from_a_place(domain: Domain) -> None:
 
 async def test_sequences_tell_how_far_jobs_are(domain: Domain) -> None:
     first, second = await new_job(domain), await new_job(domain)
-    await claim(domain.job_store, second)
+    await claim(domain.run_store, second)
     gone = JobRef(domain.tenant, JobId(new_id()))
     assert await domain.job_store.sequences([first, second, gone]) == {first: 1, second: 2}

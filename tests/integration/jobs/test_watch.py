@@ -16,7 +16,7 @@ from memoro_core.errors import Code, MemoroError, Reason
 from memoro_core.ids import JobId, new_id
 from memoro_core.jobs import resume
 from memoro_core.jobs.model import Job, JobEvent, JobRef, JobState, Stage, StageProgress, StageStatus
-from memoro_core.jobs.ports import RunContext
+from memoro_core.jobs.run_ports import RunContext
 from memoro_core.jobs.service import JobsService
 from memoro_core.jobs.watch import JobWatcher, WatchMessage
 from memoro_core.redis.client import open_redis
@@ -65,15 +65,15 @@ async def watched(watcher: JobWatcher, count: int = 1) -> None:
 
 
 async def end(domain: Domain, ref: JobRef) -> None:
-    held = await claim(domain.job_store, ref)
-    await domain.job_store.finish(held, succeeded(held), now=now())
+    held = await claim(domain.run_store, ref)
+    await domain.run_store.finish(held, succeeded(held), now=now())
 
 
 async def test_a_watch_begins_with_a_snapshot_and_ends_with_the_end(
     domain: Domain, tail: RedisEventTail, make_runner: MakeRunner
 ) -> None:
     ref = await new_job(domain)
-    async with watching(domain, tail) as watcher, make_runner(StubHandler(domain.job_store)) as runner:
+    async with watching(domain, tail) as watcher, make_runner(StubHandler(domain.run_store)) as runner:
         watches = [asyncio.create_task(told(watcher, ref)) for _ in range(5)]
         await watched(watcher, 5)
         await runner.run(ref)
@@ -100,11 +100,11 @@ async def test_a_job_that_has_ended_tells_its_end(domain: Domain, tail: RedisEve
 
 async def test_a_watch_goes_on_after_any_of_its_tokens(domain: Domain, tail: RedisEventTail) -> None:
     ref = await new_job(domain)
-    held = await claim(domain.job_store, ref)
+    held = await claim(domain.run_store, ref)
     for done in range(3):
         progress = StageProgress(Stage.EMBED, StageStatus.RUNNING, done, 3)
-        await domain.job_store.report(held, (progress,), progress, now=now())
-    await domain.job_store.finish(held, retried(held), now=now())
+        await domain.run_store.report(held, (progress,), progress, now=now())
+    await domain.run_store.finish(held, retried(held), now=now())
     await end(domain, ref)
     async with watching(domain, tail) as watcher:
         assert (await told(watcher, ref))[-1].sequence == 8
@@ -157,7 +157,7 @@ async def test_what_redis_forgets_no_watch_forgets(
         refs = [await new_job(domain) for _ in range(10)]
         watches = [asyncio.create_task(told(watcher, ref)) for ref in refs]
         await watched(watcher, 10)
-        async with make_runner(StubHandler(domain.job_store, flush)) as runner:
+        async with make_runner(StubHandler(domain.run_store, flush)) as runner:
             await asyncio.gather(*(runner.run(ref) for ref in refs))
         for messages in await asyncio.gather(*watches):
             assert numbers(messages) == [2, 3, 4, 5]

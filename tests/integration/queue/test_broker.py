@@ -1,274 +1,320 @@
-"""The broker against what happens to Redis: every hint is read in the end, and harmless when it is read twice."""
+"""The broker's contract: every hint is read in the end, by a worker that has room for it, whatever happens to Redis."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
 import pytest
-import pytest_asyncio
-from redis.asyncio import Redis
-from taskiq import Context, TaskiqDepends
-from taskiq.acks import AcknowledgeType
-from taskiq.receiver import Receiver
 
-from memoro_core.embedded.stack import Stack
-from memoro_core.errors import Code, MemoroError
-from memoro_core.ids import JobId, TenantId
-from memoro_core.jobs.model import JobRef
-from memoro_core.queue.broker import HintBroker
+from memoro_core.jobs.hints import HINT_SIZE, HintClass
 from memoro_core.queue.hints import RedisHintQueue
-from memoro_core.queue.tasks import FIELD, RUN_JOB, decode, encode
-from memoro_core.redis.client import open_redis
-from memoro_core.redis.keys import HINT_GROUP, hint_stream
+from memoro_core.queue.streams import DATA, STREAMS
+from memoro_core.queue.tasks import RUN_JOBS, encode
+from memoro_core.redis.client import RedisClient
+from memoro_core.redis.keys import BACKLOG_STREAM, HINT_GROUP, hint_stream
 from memoro_core.settings import Settings
 from memoro_core.tenancy.model import Tier
+from tests.support.hints import NEVER, listening, new_refs, singly
 from tests.support.jobs import until
 
 FREE = hint_stream(Tier.FREE)
+ALL_STREAMS = [stream for streams in STREAMS.values() for stream in streams]
 
 
-def new_ref() -> JobRef:
-    return JobRef(TenantId(uuid4()), JobId(uuid4()))
+async def nothing_waits(redis: RedisClient) -> None:
+    """Waits until no hint is left, acknowledged or not."""
+
+    async def empty() -> bool:
+        return not any([await redis.xlen(stream) for stream in ALL_STREAMS])
+
+    await until(empty)
 
 
-@pytest_asyncio.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis_url) as client:
-        yield client
+async def unacknowledged(redis: RedisClient, stream: str) -> int:
+    summary: Any = await redis.xpending(stream, HINT_GROUP)
+    return int(summary["pending"])
 
 
-@pytest_asyncio.fixture
-async def hints(settings: Settings) -> AsyncIterator[RedisHintQueue]:
-    async with open_redis(settings) as client:
-        yield RedisHintQueue(client)
-
-
-class Worker:
-    """A broker and its receiver, as a worker has them; notes what it reads."""
-
-    def __init__(self, url: str, *, slots: int = 8, work: Callable[[], Awaitable[object]] | None = None) -> None:
-        self._stop = asyncio.Event()
-        self.broker = HintBroker(url, self._stop, reclaim_every=0.2, reclaim_idle=0.5)
-        self.refs: list[JobRef] = []
-        self.at_once = 0
-        self.most_at_once = 0
-        self._work = work
-
-        async def run_job(tenant_id: str, job_id: str, context: Context = TaskiqDepends()) -> None:  # noqa: B008
-            self.at_once += 1
-            self.most_at_once = max(self.most_at_once, self.at_once)
-            await context.ack()
-            ref = decode(tenant_id, job_id)
-            assert ref is not None
-            self.refs.append(ref)
-            if self._work is not None:
-                await self._work()
-            self.at_once -= 1
-
-        self.broker.register_task(run_job, task_name=RUN_JOB)
-        self.receiver = Receiver(
-            self.broker, max_async_tasks=slots, ack_type=AcknowledgeType.MANUAL, validate_params=False
-        )
-
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator[Worker]:
-        receiving = asyncio.create_task(self.receiver.listen(self._stop))
-        try:
-            yield self
-        finally:
-            self._stop.set()
-            async with asyncio.timeout(10):
-                await receiving
-            await self.broker.shutdown()
-
-    async def has_read(self, refs: list[JobRef]) -> None:
-        async def all_read() -> bool:
-            return set(refs) <= set(self.refs)
-
-        await until(all_read)
-
-
-async def backlog_is(hints: RedisHintQueue, count: int) -> None:
-    async def holds() -> bool:
-        return await hints.backlog() == count
-
-    await until(holds)
-
-
-async def test_hints_of_all_tiers_are_read_and_leave_nothing_behind(redis_url: str, hints: RedisHintQueue) -> None:
-    refs = [new_ref() for _ in range(60)]
-    async with Worker(redis_url).listening() as worker:
+async def test_hints_of_all_tiers_and_of_the_backlog_are_read_and_leave_nothing_behind(
+    settings: Settings, hints: RedisHintQueue, redis: RedisClient
+) -> None:
+    refs = new_refs(100)
+    async with listening(settings) as worker:
         for number, tier in enumerate(Tier):
-            await hints.send(refs[number * 20 : number * 20 + 20], tier=tier)
+            await hints.send_fresh(singly(refs[number * 20 : number * 20 + 20]), tier)
+        await hints.send_backlog([refs[60:76], refs[76:92], refs[92:]])
         await worker.has_read(refs)
-        await backlog_is(hints, 0)
-        assert len(worker.refs) == 60
+        await nothing_waits(redis)
+        assert len(worker.runner.refs) == 100
+        assert worker.slots.free == worker.slots.total
 
 
-async def test_hints_that_came_before_any_worker_are_read(redis_url: str, hints: RedisHintQueue) -> None:
-    refs = [new_ref() for _ in range(5)]
-    await hints.send(refs)
-    assert await hints.backlog() == 5
-    async with Worker(redis_url).listening() as worker:
+async def test_hints_that_came_before_any_worker_are_read(settings: Settings, hints: RedisHintQueue) -> None:
+    refs = new_refs(25)
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    assert await hints.oldest() == {HintClass.FRESH: None, HintClass.BACKLOG: None}
+    await hints.send_fresh(singly(refs[:5]), Tier.PRO)
+    await hints.send_backlog([refs[5:21], refs[21:]])
+    for sent in (await hints.oldest()).values():
+        assert sent is not None
+        assert before < sent < datetime.now(UTC) + timedelta(seconds=1)
+    async with listening(settings) as worker:
         await worker.has_read(refs)
 
 
-async def test_a_lost_group_is_made_again(redis_url: str, hints: RedisHintQueue, redis: Redis) -> None:
-    async with Worker(redis_url).listening() as worker:
-        first, second = [new_ref()], [new_ref()]
-        await hints.send(first)
-        await worker.has_read(first)
-        await redis.xgroup_destroy(FREE, HINT_GROUP)
-        await hints.send(second)
-        await worker.has_read(second)
+async def test_a_lost_group_is_made_again(settings: Settings, hints: RedisHintQueue, redis: RedisClient) -> None:
+    async with listening(settings) as worker:
+        for _ in range(2):
+            refs = new_refs(4)
+            await hints.send_fresh(singly(refs[:2]), Tier.FREE)
+            await hints.send_backlog([refs[2:]])
+            await worker.has_read(refs)
+            for stream in (FREE, BACKLOG_STREAM):
+                await redis.xgroup_destroy(stream, HINT_GROUP)
 
 
-async def test_hints_after_a_flush_are_read(redis_url: str, hints: RedisHintQueue, redis: Redis) -> None:
-    async with Worker(redis_url).listening() as worker:
+async def test_hints_after_a_flush_are_read(settings: Settings, hints: RedisHintQueue, redis: RedisClient) -> None:
+    async with listening(settings) as worker:
         for _ in range(3):
-            refs = [new_ref() for _ in range(5)]
-            await hints.send(refs)
+            refs = new_refs(6)
+            await hints.send_fresh(singly(refs[:3]), Tier.FREE)
+            await hints.send_backlog([refs[3:]])
             await worker.has_read(refs)
             await redis.flushall()
+        assert worker.broker.unreachable_since is None
 
 
-async def test_a_dropped_connection_is_made_again(redis_url: str, hints: RedisHintQueue, redis: Redis) -> None:
-    async with Worker(redis_url).listening() as worker:
+async def test_a_dropped_connection_is_made_again(
+    settings: Settings, hints: RedisHintQueue, redis: RedisClient
+) -> None:
+    async with listening(settings) as worker:
         for _ in range(3):
-            refs = [new_ref() for _ in range(5)]
-            await hints.send(refs)
+            refs = new_refs(6)
+            await hints.send_fresh(singly(refs[:3]), Tier.FREE)
+            await hints.send_backlog([refs[3:]])
             await worker.has_read(refs)
             await redis.client_kill_filter(_type="normal", skipme=True)
 
 
-async def test_a_worker_starts_before_redis_and_outlives_it(
-    stack_factory: Callable[[], Awaitable[Stack]], settings: Settings
-) -> None:
-    stack = await stack_factory()
-    url = stack.redis_url
-    async with open_redis(settings.model_copy(update={"redis_url": url})) as client:
-        hints = RedisHintQueue(client)
-        await stack.redis.stop()
-        async with Worker(url).listening() as worker:
-            with pytest.raises(MemoroError) as away:
-                await hints.send([new_ref()])
-            assert away.value.code is Code.UNAVAILABLE
-            await stack.redis.start()
-            refs = [new_ref()]
-            await hints.send(refs)
-            await worker.has_read(refs)
-            assert stack.redis.pid is not None
-            os.kill(stack.redis.pid, signal.SIGKILL)
-            await stack.redis.wait()
-            await stack.redis.start()
-            more = [new_ref()]
-            await hints.send(more)
-            await worker.has_read(more)
-
-
 async def test_what_a_dead_worker_read_goes_to_another_without_new_hints(
-    redis_url: str, hints: RedisHintQueue, redis: Redis
+    settings: Settings, hints: RedisHintQueue, redis: RedisClient
 ) -> None:
-    refs = [new_ref() for _ in range(40)]
-    await hints.send(refs)
+    refs = new_refs(100)
+    await hints.send_fresh(singly(refs[:40]), Tier.FREE)
+    await hints.send_backlog([refs[40:56], refs[56:72], refs[72:88], refs[88:]])
+    for stream in (FREE, BACKLOG_STREAM):
+        await redis.xgroup_create(stream, HINT_GROUP, id="0")
+        await redis.xreadgroup(HINT_GROUP, "dead", {stream: ">"}, count=100)
+    async with listening(settings) as worker:
+        await worker.has_read(refs)
+        await nothing_waits(redis)
+
+
+async def test_a_dead_worker_s_entry_that_is_gone_stops_nobody(
+    settings: Settings, hints: RedisHintQueue, redis: RedisClient
+) -> None:
+    refs = new_refs(3)
+    await hints.send_fresh(singly(refs), Tier.FREE)
     await redis.xgroup_create(FREE, HINT_GROUP, id="0")
     read: Any = await redis.xreadgroup(HINT_GROUP, "dead", {FREE: ">"}, count=100)
-    assert len(read[0][1]) == 40
-    async with Worker(redis_url).listening() as worker:
-        await worker.has_read(refs)
-        await backlog_is(hints, 0)
+    await redis.xdel(FREE, read[0][1][0][0])
+    async with listening(settings) as worker:
+        await worker.has_read(refs[1:])
+        await nothing_waits(redis)
+        assert await unacknowledged(redis, FREE) == 0
 
 
-async def test_a_worker_that_stops_leaves_what_it_has_not_taken_up_to_others(
-    redis_url: str, hints: RedisHintQueue
+async def test_a_worker_that_stops_leaves_what_it_has_not_taken_up_to_others_at_once(
+    settings: Settings, hints: RedisHintQueue, redis: RedisClient
 ) -> None:
     blocked = asyncio.Event()
-    refs = [new_ref() for _ in range(30)]
-    await hints.send(refs)
-    async with Worker(redis_url, slots=1, work=blocked.wait).listening() as stopping:
-
-        async def busy() -> bool:
-            return stopping.at_once == 1
-
-        await until(busy)
-        # One more is read by now, or being read, while there is no slot for it.
-        await asyncio.sleep(0.1)
+    refs = new_refs(HINT_SIZE)
+    async with listening(settings, slots=1, policy=NEVER, work=blocked.wait) as stopping:
+        await hints.send_backlog([refs])
+        await stopping.runs(1)
+        assert await unacknowledged(redis, BACKLOG_STREAM) == 1
+        stopping.stop.set()
         blocked.set()
-    async with Worker(redis_url).listening() as other:
-        await other.has_read([ref for ref in refs if ref not in stopping.refs])
-        await backlog_is(hints, 0)
+    async with listening(settings, policy=NEVER) as other:
+        await other.has_read([ref for ref in refs if ref not in stopping.runner.refs])
+        await nothing_waits(redis)
 
 
-async def test_no_more_is_read_than_there_are_slots_for(redis_url: str, hints: RedisHintQueue, redis: Redis) -> None:
+async def test_a_slow_worker_holds_no_more_than_it_can_run_and_others_get_the_rest(
+    settings: Settings, hints: RedisHintQueue, redis: RedisClient
+) -> None:
     blocked = asyncio.Event()
-    refs = [new_ref() for _ in range(50)]
-    await hints.send(refs)
-    async with Worker(redis_url, slots=4, work=blocked.wait).listening() as worker:
-
-        async def full() -> bool:
-            return worker.at_once == 4
-
-        await until(full)
+    fresh, backlog = new_refs(30), new_refs(20)
+    async with listening(settings, slots=4, policy=NEVER, work=blocked.wait) as slow:
+        await hints.send_fresh(singly(fresh), Tier.FREE)
+        await slow.runs(4)
+        await hints.send_backlog(singly(backlog))
         await asyncio.sleep(0.2)
-        # The four are acknowledged; nothing else has left the stream for this worker.
-        summary: Any = await redis.xpending(FREE, HINT_GROUP)
-        assert summary["pending"] == 0
-        assert await hints.backlog() == 46
+        # The four are acknowledged; nothing else has left the streams for this worker.
+        assert await unacknowledged(redis, FREE) == await unacknowledged(redis, BACKLOG_STREAM) == 0
+        async with listening(settings, policy=NEVER) as quick:
+            await quick.has_read([ref for ref in fresh + backlog if ref not in slow.runner.refs])
+        assert len(slow.runner.refs) == slow.runner.most_at_once == 4
+        blocked.set()
+
+
+async def test_a_worker_without_room_hands_back_what_it_was_waiting_for(
+    settings: Settings, hints: RedisHintQueue
+) -> None:
+    blocked = asyncio.Event()
+    async with listening(settings, slots=4, policy=NEVER, work=blocked.wait) as slow:
+        # Its reader of the backlog waits inside Redis by now, and will for a second, while fresh jobs fill the slots.
+        await asyncio.sleep(0.2)
+        await hints.send_fresh(singly(new_refs(4)), Tier.FREE)
+        await slow.runs(4)
+        refs = new_refs(2)
+        await hints.send_backlog([refs])
+        async with listening(settings, policy=NEVER) as quick:
+            await quick.has_read(refs)
+        assert slow.slots.room(HintClass.FRESH) == 0
+        blocked.set()
+
+
+async def test_a_message_larger_than_the_free_slots_starts_what_fits_and_then_the_rest(
+    settings: Settings, hints: RedisHintQueue, redis: RedisClient
+) -> None:
+    turns = asyncio.Semaphore(0)
+    refs = new_refs(HINT_SIZE)
+    async with listening(settings, slots=4, policy=NEVER, work=turns.acquire) as worker:
+        await hints.send_backlog([refs])
+        # One slot stays free of the backlog, and the message is not acknowledged before its last job is claimed.
+        await worker.runs(3)
+        await asyncio.sleep(0.1)
+        assert (worker.runner.at_once, worker.slots.free) == (3, 1)
+        assert await unacknowledged(redis, BACKLOG_STREAM) == 1
+        for _ in refs:
+            turns.release()
+        await worker.has_read(refs)
+        await nothing_waits(redis)
+        assert worker.runner.most_at_once == 3
+
+
+async def test_the_backlog_leaves_slots_for_fresh_hints(settings: Settings, hints: RedisHintQueue) -> None:
+    blocked = asyncio.Event()
+    async with listening(settings, slots=16, work=blocked.wait) as worker:
+        await hints.send_backlog(singly(new_refs(50)))
+        await worker.runs(14)
+        fresh = new_refs(2)
+        await hints.send_fresh(singly(fresh), Tier.FREE)
+        await worker.has_read(fresh)
+        assert worker.runner.at_once == 16
+        blocked.set()
+
+
+async def test_fresh_hints_go_before_the_backlog(settings: Settings, hints: RedisHintQueue) -> None:
+    turns = asyncio.Semaphore(0)
+    async with listening(settings, slots=2, work=turns.acquire) as worker:
+        await hints.send_backlog([new_refs(HINT_SIZE)])
+        await worker.runs(1)
+        fresh = new_refs(5)
+        await hints.send_fresh(singly(fresh), Tier.FREE)
+        for started in range(2, 7):
+
+            async def has_started(count: int = started) -> bool:
+                return len(worker.runner.refs) == count
+
+            await until(has_started)
+            turns.release()
+        assert set(worker.runner.refs[1:6]) == set(fresh)
+        for _ in range(20):
+            turns.release()
+
+
+async def test_prefetch_reads_ahead_of_free_slots(
+    settings: Settings, hints: RedisHintQueue, redis: RedisClient
+) -> None:
+    blocked = asyncio.Event()
+    refs = new_refs(20)
+    await hints.send_fresh(singly(refs), Tier.FREE)
+    async with listening(settings, slots=2, prefetch=3, policy=NEVER, work=blocked.wait) as worker:
+        await worker.runs(2)
+
+        async def ahead() -> bool:
+            return await unacknowledged(redis, FREE) == 3
+
+        await until(ahead)
+        await asyncio.sleep(0.1)
+        assert await ahead()
         blocked.set()
         await worker.has_read(refs)
-        assert worker.most_at_once == 4
 
 
 async def test_what_no_worker_understands_is_dropped_and_stops_nobody(
-    redis_url: str, hints: RedisHintQueue, redis: Redis
+    settings: Settings, hints: RedisHintQueue, redis: RedisClient
 ) -> None:
-    unknown = json.loads(encode(new_ref())) | {"task_name": "memoro.of_tomorrow"}
-    await redis.xadd(FREE, {FIELD: b"\xff not json"})
-    await redis.xadd(FREE, {FIELD: json.dumps(unknown).encode()})
+    refs = new_refs(2)
+    whole = json.loads(encode(refs[:1]))
+    pair = whole["args"][0][0]
+    strange: list[bytes] = [b"\xff not json", b"", b"{}", b"[]"]
+    strange.append(json.dumps(whole | {"task_name": "memoro.of_tomorrow"}).encode())
+    arguments: list[list[object]] = [
+        [],
+        ["x"],
+        [[]],
+        [[], "more"],
+        [[pair] * (HINT_SIZE + 1)],
+        [[["x", pair[1]], [1, 2], pair[:1], pair]],
+    ]
+    strange += [json.dumps(whole | {"args": these}).encode() for these in arguments]
+    for message in strange:
+        for stream in (FREE, BACKLOG_STREAM):
+            await redis.xadd(stream, {DATA: message})
     await redis.xadd(FREE, {"other": "field"})
-    refs = [new_ref()]
-    await hints.send(refs)
-    async with Worker(redis_url).listening() as worker:
+    await redis.xadd(FREE, {DATA: encode(refs[1:]), "jobs": "-7"})
+    async with listening(settings) as worker:
         await worker.has_read(refs)
-        await backlog_is(hints, 0)
-        assert worker.refs == refs
+        await nothing_waits(redis)
+        assert set(worker.runner.refs) == set(refs)
+        assert worker.slots.free == worker.slots.room(HintClass.FRESH) == worker.slots.total
 
 
-async def test_a_hint_that_is_not_acknowledged_comes_back(redis_url: str, hints: RedisHintQueue) -> None:
-    refs = [new_ref()]
-    await hints.send(refs)
-    first = HintBroker(redis_url, asyncio.Event(), reclaim_every=0.2, reclaim_idle=0.3)
-    reading = first.listen()
-    message = await anext(reading)
-    again = await asyncio.wait_for(anext(reading), 5)
-    assert again.data == message.data == encode(refs[0])
-    await again.ack()  # type: ignore[misc]
-    assert await hints.backlog() == 0
-    await reading.aclose()
-    await first.shutdown()
+async def test_a_hint_whose_claims_can_t_be_decided_comes_back(
+    settings: Settings, hints: RedisHintQueue, redis: RedisClient
+) -> None:
+    refs = new_refs(3)
+    async with listening(settings, undecidable=2) as worker:
+        await hints.send_fresh([refs], Tier.FREE)
+        await worker.has_read(refs)
+        await nothing_waits(redis)
 
 
-async def test_sending_fails_soon_while_redis_hangs(settings: Settings) -> None:
-    silent = socket.create_server(("127.0.0.1", 0))
-    with silent:
-        away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{silent.getsockname()[1]}/0"})
-        async with open_redis(away) as client, asyncio.timeout(3):
-            with pytest.raises(MemoroError) as unavailable:
-                await RedisHintQueue(client).send([new_ref()])
-        assert unavailable.value.code is Code.UNAVAILABLE
+async def test_a_hint_that_is_worked_on_is_not_read_again_here(
+    settings: Settings, hints: RedisHintQueue, redis: RedisClient
+) -> None:
+    turns = asyncio.Semaphore(0)
+    refs = new_refs(8)
+    async with listening(settings, slots=2, work=turns.acquire) as worker:
+        await hints.send_fresh([refs], Tier.FREE)
+        await worker.runs(2)
+        turns.release()
+        await asyncio.sleep(1.5)
+        assert await unacknowledged(redis, FREE) == 1
+        for _ in refs:
+            turns.release()
+        await worker.has_read(refs)
+        await nothing_waits(redis)
+        assert len(worker.runner.refs) == 8
 
 
-def test_a_message_holds_the_job_and_nothing_else() -> None:
-    ref = new_ref()
-    message = json.loads(encode(ref))
-    assert message["args"] == [str(ref.tenant_id), str(ref.job_id)]
-    assert decode(*message["args"]) == ref
-    assert decode("x", str(ref.job_id)) is None
+def test_a_message_holds_the_jobs_and_nothing_else() -> None:
+    refs = new_refs(2)
+    message = json.loads(encode(refs))
+    assert message["task_name"] == RUN_JOBS
+    assert message["args"] == [[[str(ref.tenant_id), str(ref.job_id)] for ref in refs]]
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+async def test_few_slots_are_enough(settings: Settings, hints: RedisHintQueue, slots: int) -> None:
+    refs = new_refs(20)
+    async with listening(settings, slots=slots) as worker:
+        await hints.send_fresh([refs[:10]], Tier.FREE)
+        await hints.send_backlog([refs[10:]])
+        await worker.has_read(refs)

@@ -56,8 +56,8 @@ class Webhooks:
     async def ended_job(self) -> JobRef:
         """A job that has ended well, as a worker ends it."""
         ref = await new_job(self.domain)
-        claimed = await claim(self.domain.job_store, ref)
-        await self.domain.job_store.finish(claimed, succeeded(claimed), now=now())
+        claimed = await claim(self.domain.run_store, ref)
+        await self.domain.run_store.finish(claimed, succeeded(claimed), now=now())
         return ref
 
     async def endpoints(self) -> dict[object, WebhookEndpoint]:

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from memoro_core.jobs.states import cancelled
-from memoro_core.postgres.job_store import finish_in
+from memoro_core.postgres.run_store import finish_in
 from memoro_core.webhooks.model import DeliveryState, WebhookEndpointState, WebhookEventType
 from memoro_core.webhooks.secrets import SecretSeal
 from tests.fakes.webhook_receiver import Answer, Receiver
@@ -61,7 +61,7 @@ async def test_endpoints_get_what_they_ask_for(webhooks: Webhooks, receiver: Rec
 async def test_a_run_that_is_thrown_away_tells_nothing(webhooks: Webhooks, receiver: Receiver) -> None:
     await webhooks.endpoint(receiver)
     ref = await new_job(webhooks.domain)
-    claimed = await claim(webhooks.domain.job_store, ref)
+    claimed = await claim(webhooks.domain.run_store, ref)
 
     async def finish_and_fall() -> None:
         async with webhooks.domain.database.tenant_tx(ref.tenant_id) as connection:
@@ -72,7 +72,7 @@ async def test_a_run_that_is_thrown_away_tells_nothing(webhooks: Webhooks, recei
         await finish_and_fall()
     assert await webhooks.deliveries() == []
     finish = cancelled(stages=claimed.job.stages, usage=claimed.job.usage)
-    await webhooks.domain.job_store.finish(claimed, finish, now=now())
+    await webhooks.domain.run_store.finish(claimed, finish, now=now())
     assert [one.event_type for one in await webhooks.deliveries()] == [WebhookEventType.JOB_CANCELLED]
 
 

@@ -25,7 +25,7 @@ from memoro_core.jobs.model import (
     StageProgress,
     StageStatus,
 )
-from memoro_core.jobs.states import TRANSITIONS, WORKER_LOST, can_move, cancelled, check_finish, failed, lost
+from memoro_core.jobs.states import HUNG, TRANSITIONS, WORKER_LOST, can_move, cancelled, check_finish, failed, lost
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ERROR = JobError("PROVIDER_FAILED", "no", retryable=True)
@@ -90,16 +90,17 @@ def test_a_failed_run_is_tried_again_exactly_when_that_may_help(
     assert all(stage.status is not StageStatus.RUNNING for stage in end.stages)
 
 
-@given(running_jobs())
-def test_a_lost_run_is_cancelled_if_asked_tried_again_if_it_may_be_and_else_failed(job: Job) -> None:
-    end = lost(job, now=NOW)
+@given(running_jobs(), st.booleans())
+def test_a_lost_run_is_cancelled_if_asked_tried_again_if_it_may_be_and_else_failed(job: Job, timed_out: bool) -> None:
+    end = lost(job, timed_out=timed_out, retry_at=NOW)
+    error = HUNG if timed_out else WORKER_LOST
     check_finish(end)
     if job.cancel_requested:
         assert end.state is JobState.CANCELLED
     elif job.attempt < job.max_attempts:
-        assert (end.state, end.run_at, end.error) == (JobState.QUEUED, NOW, WORKER_LOST)
+        assert (end.state, end.run_at, end.error) == (JobState.QUEUED, NOW, error)
     else:
-        assert (end.state, end.error) == (JobState.FAILED, WORKER_LOST)
+        assert (end.state, end.error) == (JobState.FAILED, error)
 
 
 @pytest.mark.parametrize(
