@@ -24,7 +24,7 @@ def main(place: Path) -> None:
         for update in watch:
             if update.after_gap:
                 print("away for too long: what has ended in the meantime is not told", flush=True)
-            if update.snapshot or not update.stage:
+            if update.snapshot or update.state.ended or not update.stage:
                 waits = f", runs at {update.run_time}" if update.error and update.run_time else ""
                 print(f"{update.job_id} {update.state.lower()}{waits}", flush=True)
             # Not before the update has been dealt with: at the worst it comes again.

@@ -37,7 +37,8 @@ def change_of(update: JobUpdate) -> str:
     """What an update tells."""
     if update.snapshot is not None:
         return state_of(update.snapshot)
-    if update.stage is not None:
+    # The last stage ends with the job, in one change.
+    if update.stage is not None and not update.state.ended:
         stage = update.stage
         return f"{update.state} {stage.stage.lower()} {stage.status.lower()} {stage.completed}/{stage.total}"
     text = str(update.state)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections import defaultdict
 
 import psutil
 import pytest
 
-from memoro import AsyncClient, JobState, JobUpdate
+from memoro import AsyncClient, JobState, JobUpdate, Unavailable
 from memoro.cli.conversation import sample_conversation
 from tests.support.dev import Dev, running_dev
 
@@ -46,6 +47,17 @@ async def test_a_watch_outlasts_the_death_of_its_server() -> None:
             assert len([memory async for memory in client.memories.list(user_id="ann")]) == len(messages)
 
 
+async def accepted_job(client: AsyncClient, text: str) -> str:
+    """The job of a text, as soon as a server takes it."""
+    request_id = uuid.uuid4().hex
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return (await client.memories.create(user_id="ann", text=text, request_id=request_id)).job.id
+            except Unavailable:
+                await asyncio.sleep(0.2)
+
+
 async def test_a_watch_of_all_jobs_outlasts_the_deaths_of_its_server() -> None:
     with running_dev() as dev:
         async with AsyncClient(dev.endpoint, api_key=dev.api_key) as client:
@@ -66,8 +78,7 @@ async def test_a_watch_of_all_jobs_outlasts_the_deaths_of_its_server() -> None:
                 await begun.wait()
             jobs: list[str] = []
             for text in ("Ann moved to Lyon.", "Ann plays the cello.", "Ann likes tea.", "Ann lives in Rome."):
-                added = await client.memories.create(user_id="ann", text=text, timeout=30)
-                jobs.append(added.job.id)
+                jobs.append(await accepted_job(client, text))
                 if len(jobs) == 2:
                     for process in servers(dev):
                         process.kill()

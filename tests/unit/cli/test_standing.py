@@ -50,6 +50,7 @@ def test_a_job_that_has_ended_says_how() -> None:
 def test_what_an_update_tells() -> None:
     stage = StageProgress(Stage.EMBED, StageStatus.RUNNING, 3, 8)
     assert change_of(JobUpdate("j1", 2, "t", JobState.RUNNING, 1, stage=stage)) == "RUNNING embed running 3/8"
+    assert change_of(JobUpdate("j1", 3, "t", JobState.SUCCEEDED, 1, stage=stage)) == "SUCCEEDED"
     waiting = JobUpdate("j1", 3, "t", JobState.QUEUED, 1, error=OVERLOADED, run_time=LATER)
     assert change_of(waiting) == f"QUEUED after attempt 1: it answered 503 (PROVIDER_FAILED); runs at {AT} (in 2 h)"
     assert change_of(JobUpdate("j1", 4, "t", JobState.SUCCEEDED, 1, partial=True)) == "SUCCEEDED in part"
