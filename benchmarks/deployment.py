@@ -8,7 +8,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,26 @@ from typing import Final
 
 import psutil
 
+from memoro_core.clock import SystemClock
 from memoro_core.embedded.ports import free_port
 from memoro_core.embedded.provision import provision_dev
 from memoro_core.embedded.stack import Stack, open_stack
+from memoro_core.ids import TenantId
+from memoro_core.postgres.database import open_database
+from memoro_core.postgres.tenancy_store import PostgresTenancyStore
 from memoro_core.settings import Settings
+from memoro_core.tenancy.model import DEFAULT_SCOPES, Tier
+from memoro_core.tenancy.service import TenancyService
 
 READY_WITHIN: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A tenant and a key of its own."""
+
+    tenant_id: TenantId
+    api_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +44,11 @@ class Deployment:
 
     stack: Stack
     api_key: str
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of this process on these servers."""
+        return Settings.model_validate({"database_url": self.stack.database_url, "redis_url": self.stack.redis_url})
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -49,6 +68,15 @@ async def open_deployment() -> AsyncIterator[Deployment]:
         async with open_stack(Path(folder)) as stack:
             settings = Settings.model_validate({"database_url": stack.database_url, "redis_url": stack.redis_url})
             yield Deployment(stack, (await provision_dev(settings, None)).api_key)
+
+
+async def add_account(deployment: Deployment, name: str, tier: Tier = Tier.ENTERPRISE) -> Account:
+    """One more tenant."""
+    async with open_database(deployment.settings) as database:
+        tenancy = TenancyService(PostgresTenancyStore(database), SystemClock())
+        tenant = await tenancy.create_tenant(None, name, name, tier)
+        _, secret = await tenancy.create_api_key(None, tenant.id, name, DEFAULT_SCOPES, None)
+    return Account(tenant.id, secret)
 
 
 @asynccontextmanager
@@ -74,23 +102,27 @@ async def running_server(deployment: Deployment, **settings: str) -> AsyncIterat
         **settings,
     }
     async with running("memoro_server", environment=environment) as process:
-        await _ready(f"http://127.0.0.1:{ops_port}/readyz")
+        await _ready(process, f"http://127.0.0.1:{ops_port}/readyz")
         yield process, f"127.0.0.1:{port}"
 
 
 @asynccontextmanager
-async def running_worker(deployment: Deployment, **settings: str) -> AsyncIterator[psutil.Process]:
-    """A worker process that is ready."""
+async def running_worker(
+    deployment: Deployment, *, module: Sequence[str] = ("memoro_worker",), **settings: str
+) -> AsyncIterator[psutil.Process]:
+    """A worker process that is ready: `module` with its arguments."""
     ops_port = free_port()
     environment = {**deployment.environment, "MEMORO_WORKER_OPS_PORT": str(ops_port), **settings}
-    async with running("memoro_worker", environment=environment) as process:
-        await _ready(f"http://127.0.0.1:{ops_port}/readyz")
+    async with running(*module, environment=environment) as process:
+        await _ready(process, f"http://127.0.0.1:{ops_port}/readyz")
         yield process
 
 
-async def _ready(url: str) -> None:
+async def _ready(process: psutil.Process, url: str) -> None:
     async with asyncio.timeout(READY_WITHIN):
         while not await asyncio.to_thread(_answers, url):
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                raise RuntimeError("a process has ended before it was ready; its last words are above")
             await asyncio.sleep(0.1)
 
 

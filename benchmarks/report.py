@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,13 @@ class Result:
     ratio: float
     target: float
     passed: bool
+
+
+def percentile(values: Sequence[float], rank: int) -> float:
+    """What `rank` percent of the values, one at least, do not exceed; between two values, in proportion."""
+    if len(values) == 1:
+        return values[0]
+    return statistics.quantiles(values, n=100, method="inclusive")[rank - 1]
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -43,7 +51,7 @@ def publish(result: Result) -> None:
                 "value": round(result.value, 4),
                 "floor": round(result.floor, 4),
                 "ratio": round(result.ratio, 4),
-                "target": result.target,
+                "target": round(result.target, 4),
                 "pass": result.passed,
             }
         )

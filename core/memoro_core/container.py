@@ -16,6 +16,8 @@ from memoro_core.graph.service import GraphService
 from memoro_core.jobs.heart import Heart, LeaseStore, WorkerIdentity
 from memoro_core.jobs.hinter import BackgroundHinter
 from memoro_core.jobs.model import JobKind
+from memoro_core.jobs.operation_ports import DeferralStore
+from memoro_core.jobs.operations import OperationsService
 from memoro_core.jobs.ports import EventTail, HintQueue, JobStore
 from memoro_core.jobs.retry import RetryPolicy
 from memoro_core.jobs.run_ports import JobHandler, RunStore
@@ -31,7 +33,9 @@ from memoro_core.memory.search import SearchService
 from memoro_core.memory.service import MemoryService
 from memoro_core.memory.words import WordVectors
 from memoro_core.outbound.sender import open_sender
+from memoro_core.postgres.answer_store import PostgresAnswerStore
 from memoro_core.postgres.database import Database, open_database
+from memoro_core.postgres.deferral_store import PostgresDeferralStore
 from memoro_core.postgres.embedding_model import check_embedding_model
 from memoro_core.postgres.enrichment_store import PostgresEnrichmentStore
 from memoro_core.postgres.graph_store import PostgresGraphStore
@@ -39,6 +43,8 @@ from memoro_core.postgres.idempotency_store import PostgresRequestStore
 from memoro_core.postgres.job_store import PostgresJobStore
 from memoro_core.postgres.lease_store import PostgresLeaseStore
 from memoro_core.postgres.memory_store import PostgresMemoryStore
+from memoro_core.postgres.queue_store import PostgresQueueStore
+from memoro_core.postgres.retry_store import PostgresRetryStore
 from memoro_core.postgres.run_store import PostgresRunStore
 from memoro_core.postgres.scheduling_store import PostgresSchedulingStore
 from memoro_core.postgres.search_store import PostgresSearchStore
@@ -73,10 +79,12 @@ class Container:
     search: SearchService
     graph: GraphService
     jobs: JobsService
+    operations: OperationsService
     watcher: JobWatcher
     tenancy: TenancyService
     authenticator: Authenticator
     job_store: JobStore
+    deferrals: DeferralStore
     job_runner: JobRunner
     scheduler: Scheduler
     waiting: SchedulingStore
@@ -112,6 +120,8 @@ async def open_container(
         waiting = PostgresSchedulingStore(database)
         retry = RetryPolicy(settings.job_retry_base, settings.job_retry_max)
         hints = RedisHintQueue(redis)
+        retries = PostgresRetryStore(database)
+        deferrals = PostgresDeferralStore(database)
         tenancy_store = PostgresTenancyStore(database)
         authenticator = Authenticator(tenancy_store, clock, ttl=settings.auth_cache_ttl)
         worker = _this_worker(settings, clock)
@@ -165,11 +175,21 @@ async def open_container(
                 WordVectors(providers.words) if providers.words else None,
             ),
             graph=GraphService(PostgresGraphStore(database), clock),
-            jobs=JobsService(job_store, tail, clock),
+            jobs=JobsService(job_store, retries, tail, clock, max_attempts=settings.job_max_attempts),
+            operations=OperationsService(
+                PostgresQueueStore(database),
+                retries,
+                deferrals,
+                PostgresAnswerStore(database),
+                tail,
+                clock,
+                max_attempts=settings.job_max_attempts,
+            ),
             watcher=await stack.enter_async_context(JobWatcher(job_store, tail, heartbeat=settings.watch_heartbeat)),
             tenancy=TenancyService(tenancy_store, clock),
             authenticator=authenticator,
             job_store=job_store,
+            deferrals=deferrals,
             job_runner=runner,
             scheduler=Scheduler(
                 run_store,

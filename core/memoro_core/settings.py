@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     Field,
     PostgresDsn,
-    RedisDsn,
     SecretStr,
     ValidationError,
     model_validator,
@@ -18,9 +18,15 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from memoro_core.jobs.model import JobKind
+from memoro_core.redis_address import parse_redis_url
 
 LOCAL_EMBEDDING_DIMENSIONS: Final = 256
 """How long the vectors of the local provider are."""
+
+
+def _redis_url(url: str) -> str:
+    parse_redis_url(url)
+    return url
 
 
 class Settings(BaseSettings):
@@ -32,7 +38,8 @@ class Settings(BaseSettings):
     """Where server and worker connect, as a role that owns nothing."""
     migration_database_url: PostgresDsn | None = None
     """Where `memoro migrate` connects, as the owner of the schema; straight to PostgreSQL, not through a pooler."""
-    redis_url: RedisDsn = RedisDsn("redis://127.0.0.1:6379/0")
+    redis_url: Annotated[str, AfterValidator(_redis_url)] = "redis://127.0.0.1:6379/0"
+    """A server, a cluster (`redis+cluster://`) or what Sentinel looks after (`redis+sentinel://`)."""
     database_pool_size: int = Field(default=10, ge=2, le=500)
     database_statement_cache: int = Field(default=256, ge=0, le=10_000)
     """Prepared statements kept per connection; 0 behind a pooler that cannot keep them."""

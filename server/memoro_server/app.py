@@ -34,6 +34,7 @@ from memoro_server.servicers.graph import GraphServicer
 from memoro_server.servicers.health import HealthServicer
 from memoro_server.servicers.jobs import JobsServicer
 from memoro_server.servicers.memory import MemoryServicer
+from memoro_server.servicers.queues import QueuesServicer
 from memoro_server.servicers.webhooks import WebhooksServicer
 from memoro_server.serving import Serving
 from memoro_server.tls import server_credentials
@@ -147,7 +148,7 @@ class MemoroServer:
                     container.jobs, container.watcher, container.clock, heartbeat_interval=settings.watch_heartbeat
                 ),
             ),
-            ADMIN: (AdminServicer(container.tenancy, container.clock),),
+            ADMIN: (AdminServicer(container.tenancy, container.clock), QueuesServicer(container.operations)),
             WEBHOOKS: (WebhooksServicer(container.webhooks),),
         }
         servicers[HEALTH] = (HealthServicer(self.serving, [service.full_name for service in servicers]),)

@@ -56,6 +56,13 @@ class Call:
         return self._principal
 
     @property
+    def seconds_left(self) -> float:
+        """Until the caller's deadline, or the method's longest one if that is sooner; 0 or less once it has passed."""
+        longest = self.method.policy.longest_deadline
+        remaining: float | None = self.context.time_remaining()
+        return longest if remaining is None else min(remaining, longest)
+
+    @property
     def tenant_id(self) -> TenantId:
         """The tenant of the credential: the only one whose data the call may touch."""
         return self.principal.tenant_id

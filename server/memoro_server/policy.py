@@ -51,6 +51,7 @@ POLICIES: Final[Mapping[str, Policy]] = {
     _JOBS + "ListJobs": Policy(Scope.READ, 2, True, 30.0),
     _JOBS + "WatchJob": Policy(Scope.READ, 1, True, _DAY, streaming=True),
     _JOBS + "CancelJob": Policy(Scope.JOBS, 1, True, 30.0),
+    _JOBS + "RetryJob": Policy(Scope.JOBS, 1, True, 30.0),
     _ADMIN + "CreateTenant": Policy(Scope.ADMIN, 1, True, 30.0),
     _ADMIN + "GetTenant": Policy(Scope.ADMIN, 1, True, 30.0),
     _ADMIN + "ListTenants": Policy(Scope.ADMIN, 1, True, 30.0),
@@ -61,6 +62,13 @@ POLICIES: Final[Mapping[str, Policy]] = {
     _ADMIN + "CreateApiKey": Policy(Scope.ADMIN, 1, False, 30.0),
     _ADMIN + "ListApiKeys": Policy(Scope.ADMIN, 1, True, 30.0),
     _ADMIN + "RevokeApiKey": Policy(Scope.ADMIN, 1, True, 30.0),
+    _ADMIN + "GetWorkers": Policy(Scope.ADMIN, 1, True, 30.0),
+    _ADMIN + "PauseQueue": Policy(Scope.ADMIN, 1, True, 30.0),
+    _ADMIN + "ResumeQueue": Policy(Scope.ADMIN, 1, True, 30.0),
+    # These work in batches, and answer before their deadline with what they have done by then.
+    _ADMIN + "RequeueJobs": Policy(Scope.ADMIN, 20, True, 60.0),
+    _ADMIN + "ClearQueue": Policy(Scope.ADMIN, 20, True, 60.0),
+    _ADMIN + "TriggerProcessing": Policy(Scope.ADMIN, 20, True, 60.0),
     # A repeated call finds the endpoint but can't give its secret again, so a client must not repeat it unasked.
     _WEBHOOKS + "CreateWebhookEndpoint": Policy(Scope.WRITE, 1, False, 30.0),
     _WEBHOOKS + "ListWebhookEndpoints": Policy(Scope.READ, 2, True, 30.0),

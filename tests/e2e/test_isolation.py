@@ -144,6 +144,7 @@ TABLE: dict[str, Row] = {
     JOBS + "ListJobs": Row(lambda a: jobs.ListJobsRequest(user_id=USER), nothing("jobs")),
     JOBS + "WatchJob": Row(lambda a: jobs.WatchJobRequest(job_id=a.job_id), NO_JOB),
     JOBS + "CancelJob": Row(lambda a: jobs.CancelJobRequest(job_id=a.job_id), NO_JOB),
+    JOBS + "RetryJob": Row(lambda a: jobs.RetryJobRequest(job_id=a.job_id), NO_JOB),
     WEBHOOKS + "CreateWebhookEndpoint": Row(
         lambda a: webhooks.CreateWebhookEndpointRequest(request_id=REQUEST_ID, url=URL), an_endpoint_of_its_own
     ),
@@ -172,6 +173,12 @@ TABLE: dict[str, Row] = {
     ADMIN + "RevokeApiKey": Row(
         lambda a: admin.RevokeApiKeyRequest(tenant_id=a.tenant_id, api_key_id=a.memory_id), denied
     ),
+    ADMIN + "GetWorkers": Row(lambda a: admin.GetWorkersRequest(), denied),
+    ADMIN + "PauseQueue": Row(lambda a: admin.PauseQueueRequest(), denied),
+    ADMIN + "ResumeQueue": Row(lambda a: admin.ResumeQueueRequest(), denied),
+    ADMIN + "RequeueJobs": Row(lambda a: admin.RequeueJobsRequest(tenant_id=a.tenant_id), denied),
+    ADMIN + "ClearQueue": Row(lambda a: admin.ClearQueueRequest(tenant_id=a.tenant_id, deferred=True), denied),
+    ADMIN + "TriggerProcessing": Row(lambda a: admin.TriggerProcessingRequest(tenant_id=a.tenant_id), denied),
 }
 
 

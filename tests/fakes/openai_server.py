@@ -2,7 +2,7 @@
 
 In a test: `async with FakeOpenAI() as server`, then `server.base_url`; `server.script("embeddings", Fault(status=429))`
 says what the next requests get, one fault each, before the server is itself again; `server.requests` and
-`server.billed` tell what came and what was charged.
+`server.billed` tell what came and what was charged. While `server.open` is not set, requests wait for their answers.
 
 By itself: `python -m tests.fakes.openai_server --port 8900` prints its base URL. Faults then come over HTTP: POST a
 list such as `[{"status": 429, "headers": {"retry-after": "1"}}]` to `/script/embeddings`; GET `/requests` tells what
@@ -73,6 +73,8 @@ class FakeOpenAI:
         self.api_key = api_key
         self.dimensions = dimensions
         self.delay = 0.0
+        self.open = asyncio.Event()
+        self.open.set()
         self.reject: str | None = None
         self.max_input_bytes: int | None = None
         self.answers: dict[str, str] = {}
@@ -150,6 +152,7 @@ class FakeOpenAI:
         else:
             fault = self._faults[kind].popleft() if self._faults[kind] else Fault()
             await asyncio.sleep(self.delay + fault.hang)
+            await self.open.wait()
             if fault.drop:
                 return False
             if fault.body is not None:

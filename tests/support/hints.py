@@ -20,7 +20,7 @@ from memoro_worker.listening import Runner, listen
 from memoro_worker.metrics import WorkerMetrics
 from tests.support.jobs import until
 
-SOON = ReclaimPolicy(every=0.2, idle=0.5)
+SOON = ReclaimPolicy(every=0.2, idle=0.4)
 NEVER = ReclaimPolicy(every=600.0, idle=600.0)
 
 
@@ -41,6 +41,8 @@ class RecordingRunner:
     work: Callable[[], Awaitable[object]] | None = None
     undecidable: int = 0
     """Claims that fail before one is decided."""
+    broken: bool = False
+    """Whether every run ends in an error that nobody foresaw."""
     refs: list[JobRef] = field(default_factory=list)
     at_once: int = 0
     most_at_once: int = 0
@@ -49,6 +51,8 @@ class RecordingRunner:
     async def run(self, ref: JobRef, *, claimed: Callable[[], Awaitable[None]] | None = None) -> JobState | None:
         if self.stopped:
             return None
+        if self.broken:
+            raise RuntimeError("broken")
         if self.undecidable:
             self.undecidable -= 1
             raise unavailable("database")
@@ -101,9 +105,10 @@ async def listening(
     policy: ReclaimPolicy = SOON,
     work: Callable[[], Awaitable[object]] | None = None,
     undecidable: int = 0,
+    broken: bool = False,
 ) -> AsyncIterator[Worker]:
     """A worker that listens while the block runs, and stops as a worker does."""
-    runner = RecordingRunner(work, undecidable)
+    runner = RecordingRunner(work, undecidable, broken)
     own = Slots(slots, prefetch=prefetch)
     async with listening_with(settings, runner, own, policy=policy) as (broker, stop):
         yield Worker(own, broker, runner, stop)

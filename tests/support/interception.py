@@ -66,6 +66,9 @@ class ScriptedJobs:
     async def CancelJob(self, request: Any, call: Call) -> Any:
         return await self._unary(request, call)
 
+    async def RetryJob(self, request: Any, call: Call) -> Any:
+        return await self._unary(request, call)
+
     async def WatchJob(self, request: Any, call: Call) -> AsyncIterator[Any]:
         async for response in self._stream(request, call):
             yield response

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from memoro_core.clock import SystemClock
 from memoro_core.ids import UserId
 from memoro_core.jobs.model import (
     Claim,
@@ -25,9 +26,12 @@ from memoro_core.jobs.model import (
     StageProgress,
     StageStatus,
 )
+from memoro_core.jobs.ports import EventTail
 from memoro_core.jobs.run_ports import RunContext
+from memoro_core.jobs.service import JobsService
 from memoro_core.jobs.states import can_move, lost
 from memoro_core.memory.model import NewMemory
+from memoro_core.postgres.retry_store import PostgresRetryStore
 from memoro_core.postgres.run_store import PostgresRunStore
 from tests.support.domain import Domain
 
@@ -49,6 +53,12 @@ async def new_job(domain: Domain, *, priority: Priority | None = None) -> JobRef
     )
     assert accepted.job is not None
     return JobRef(domain.tenant, accepted.job.id)
+
+
+def jobs_service(domain: Domain, tail: EventTail) -> JobsService:
+    """What callers ask of jobs, over the domain's database."""
+    retries = PostgresRetryStore(domain.database)
+    return JobsService(domain.job_store, retries, tail, SystemClock(), max_attempts=5)
 
 
 async def claim(store: PostgresRunStore, ref: JobRef, *, lease: timedelta = LEASE) -> Claim:
@@ -86,7 +96,8 @@ async def events_of(domain: Domain, ref: JobRef) -> Sequence[JobEvent]:
     assert [event.seq for event in events] == list(range(1, job.sequence + 1))
     assert events[-1].state is job.state
     for before, after in itertools.pairwise(events):
-        assert after.state is before.state is JobState.RUNNING or can_move(before.state, after.state)
+        stays = after.state is before.state and after.state in {JobState.RUNNING, JobState.QUEUED}
+        assert stays or can_move(before.state, after.state)
     assert sum(event.state.terminal for event in events) == job.state.terminal
     return events
 

@@ -33,7 +33,7 @@ class Workers:
             **{name: value for name, value in os.environ.items() if not name.startswith("MEMORO_")},
             "MEMORO_DATABASE_URL": str(settings.database_url),
             "MEMORO_DATABASE_TIMEOUT": str(settings.database_timeout),
-            "MEMORO_REDIS_URL": str(settings.redis_url),
+            "MEMORO_REDIS_URL": settings.redis_url,
             "MEMORO_WORKER_OPS_PORT": "0",
             "MEMORO_JOB_LEASE": str(settings.job_lease),
             "MEMORO_JOB_HEARTBEAT": str(settings.job_heartbeat),

@@ -13,9 +13,10 @@ from memoro_core.llm.model import Usage
 
 
 class Run:
-    """The `RunContext` of a handler; `task` is what sees the run through."""
+    """The `RunContext` of a handler.
 
-    task: asyncio.Task[JobState | None]
+    Made in the task that sees the run through, and that is stopped to stop the run.
+    """
 
     def __init__(self, claim: Claim, store: RunStore, tail: EventTail, clock: Clock) -> None:
         self._claim = claim
@@ -25,6 +26,9 @@ class Run:
         self._stages = {stage.stage: StageProgress(stage.stage) for stage in claim.job.stages}
         self._reporting = asyncio.Lock()
         self._interruptible = False
+        task = asyncio.current_task()
+        assert task is not None
+        self.task = task
         self.usage = claim.job.usage
         self.cancel_requested = claim.job.cancel_requested
         self.interrupted = False

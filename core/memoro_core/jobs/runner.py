@@ -83,6 +83,7 @@ class JobRunner:
         self._worker_id = worker_id
         self._runs: dict[JobRef, Run] = {}
         self._claims: Coalescer[None, JobRef, Claim | None] = Coalescer(self._claim_all, max_items=_CLAIM_BATCH)
+        self._apart: set[asyncio.Task[JobState | None]] = set()
         self._stopping = asyncio.Event()
 
     @property
@@ -97,10 +98,10 @@ class JobRunner:
         await self.stop(grace=0.0)
 
     async def run(self, ref: JobRef, *, claimed: Callable[[], Awaitable[None]] | None = None) -> JobState | None:
-        """One attempt of a job; the state it ended in, or None when there was nothing to run here.
+        """One attempt of a job, in the caller's task; the state it ended in, or None when nothing ran to its end here.
 
-        `claimed` is called once the claim is decided, either way: from then on the job's row keeps it. Who is cancelled
-        while waiting leaves the run to go on. Raises UNAVAILABLE when the claim can't be decided.
+        `claimed` is called once the claim is decided, either way: from then on the job's row keeps it. Raises
+        UNAVAILABLE when the claim can't be decided.
         """
         if self._stopping.is_set():
             return None
@@ -108,13 +109,14 @@ class JobRunner:
         if claim is not None and self._stopping.is_set():
             await self._release([claim])
             claim = None
-        run = None if claim is None else self._start(claim)
-        if claimed is not None:
-            await claimed()
-        if run is None:
-            return None
-        await asyncio.wait([run.task])
-        return None if run.task.cancelled() else run.task.result()
+        run = None if claim is None else self._begin(claim)
+        try:
+            if claimed is not None:
+                await claimed()
+            return None if run is None else await self._see_through(run)
+        finally:
+            if run is not None:
+                self._end(run)
 
     async def execute(self, ref: JobRef) -> Job:
         """Runs a job's attempts until it has ended, waiting between them; the job as it then is.
@@ -124,7 +126,7 @@ class JobRunner:
         while True:
             if self._stopping.is_set():
                 raise MemoroError(Code.UNAVAILABLE, Reason.SERVER_DRAINING, "this process is stopping; the job is kept")
-            state = await self.run(ref)
+            state = await self._run_apart(ref)
             job = await self._jobs.get(ref.tenant_id, ref.job_id)
             if job is None:
                 raise job_not_found(ref.job_id)
@@ -132,6 +134,14 @@ class JobRunner:
                 return job
             wait = (job.run_at - self._clock.now()).total_seconds() if job.state is JobState.QUEUED else 0.0
             await asyncio.sleep(max(wait, 0.0 if state else _ELSEWHERE))
+
+    async def _run_apart(self, ref: JobRef) -> JobState | None:
+        """An attempt that goes on when the caller is cancelled."""
+        attempt = asyncio.create_task(self.run(ref))
+        self._apart.add(attempt)
+        attempt.add_done_callback(self._apart.discard)
+        await asyncio.wait([attempt])
+        return None if attempt.cancelled() else attempt.result()
 
     async def stop(self, *, grace: float) -> None:
         """Claims nothing more; runs under way have `grace` seconds to end, then their jobs are handed back."""
@@ -173,11 +183,15 @@ class JobRunner:
         # Of two hints for one job that came together, the first gets the claim.
         return [claims.pop(ref, None) for ref in refs]
 
-    def _start(self, claim: Claim) -> Run:
+    def _begin(self, claim: Claim) -> Run:
         run = self._runs[claim.ref] = Run(claim, self._store, self._tail, self._clock)
-        run.task = asyncio.create_task(self._see_through(run))
         self._heart.add(run)
         return run
+
+    def _end(self, run: Run) -> None:
+        self._heart.remove(run)
+        if self._runs.get(run.claim.ref) is run:
+            del self._runs[run.claim.ref]
 
     async def _see_through(self, run: Run) -> JobState | None:
         ref, attempt = run.claim.ref, run.claim.job.attempt
@@ -187,18 +201,17 @@ class JobRunner:
             try:
                 event = await self._attempt(run)
             except (LeaseLost, asyncio.CancelledError) as end:
-                if isinstance(end, asyncio.CancelledError) and not run.lost:
-                    raise
-                _log.warning("lease_lost")
+                if isinstance(end, asyncio.CancelledError):
+                    if not (run.lost or self._stopping.is_set()):
+                        raise
+                    _uncancel()
+                if not self._stopping.is_set():
+                    _log.warning("lease_lost")
                 return None
             except MemoroError as error:
                 # The end could not be written: the lease runs out, and the job is run again.
                 _log.warning("end_not_written", reason=error.message)
                 return None
-            finally:
-                self._heart.remove(run)
-                if self._runs.get(ref) is run:
-                    del self._runs[ref]
             await self._tail.publish(ref.tenant_id, ref.job_id, [event])
             _log.info("attempt_ended", state=str(event.state), reason=event.error.reason if event.error else None)
             return event.state

@@ -1,11 +1,13 @@
-"""Reading, listing and cancelling jobs."""
+"""Reading, listing, cancelling and retrying jobs."""
 
 from __future__ import annotations
 
 from memoro_core.clock import Clock
 from memoro_core.errors import Code, MemoroError, Reason, not_found
+from memoro_core.idempotency import Idempotency
 from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs.model import Job, JobFilter, JobState
+from memoro_core.jobs.operation_ports import RetryStore
 from memoro_core.jobs.ports import EventTail, JobStore
 from memoro_core.paging import Page, cut, identifier
 
@@ -13,8 +15,12 @@ from memoro_core.paging import Page, cut, identifier
 class JobsService:
     """What callers ask of their jobs. Every method raises UNAVAILABLE when the database is away."""
 
-    def __init__(self, store: JobStore, tail: EventTail, clock: Clock) -> None:
+    def __init__(
+        self, store: JobStore, retries: RetryStore, tail: EventTail, clock: Clock, *, max_attempts: int
+    ) -> None:
         self._store = store
+        self._retries = retries
+        self._max_attempts = max_attempts
         self._tail = tail
         self._clock = clock
 
@@ -51,6 +57,22 @@ class JobsService:
             )
         if event is not None:
             await self._tail.publish(tenant_id, job_id, [event])
+        return job
+
+    async def retry(self, tenant_id: TenantId, job_id: JobId, *, idempotency: Idempotency | None = None) -> Job:
+        """A new job, with attempts of its own, for what a FAILED or CANCELLED one left unready.
+
+        A request that came before gets the job that it made then, as it now is. Raises JOB_NOT_FOUND,
+        JOB_NOT_RETRYABLE, REQUEST_ID_REUSED.
+        """
+        # Workers are not told at once: the scheduler, which knows the caps of the tenant, does so when its turn comes.
+        made = await self._retries.retry(
+            tenant_id, job_id, max_attempts=self._max_attempts, idempotency=idempotency, now=self._clock.now()
+        )
+        if not isinstance(made, tuple):
+            return await self.get(tenant_id, made)
+        job, event = made
+        await self._tail.publish(tenant_id, job.id, [event])
         return job
 
 

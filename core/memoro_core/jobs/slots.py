@@ -80,14 +80,15 @@ class Slots:
         """Gives free slots to those who wait, and lets readers know whether there is room."""
         for hint_class, kept in ((HintClass.FRESH, 0), (HintClass.BACKLOG, self.reserve)):
             takers = self._takers[hint_class]
-            while takers and self.free > kept:
+            while takers and self.total - self._running > kept:
                 granted = takers.popleft()
                 if not granted.cancelled():
                     self._reserved[hint_class] -= 1
                     self._running += 1
                     granted.set_result(None)
         for hint_class, has_room in self._has_room.items():
-            (has_room.set if self.room(hint_class) else has_room.clear)()
+            if has_room.is_set() is not (self.room(hint_class) > 0):
+                (has_room.clear if has_room.is_set() else has_room.set)()
 
 
 class Reservation:

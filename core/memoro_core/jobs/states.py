@@ -21,7 +21,7 @@ TRANSITIONS: Final[Mapping[JobState, frozenset[JobState]]] = MappingProxyType(
         JobState.CANCELLED: frozenset(),
     }
 )
-"""Where a job may go from each state. Progress within RUNNING is no move."""
+"""Where a job may go from each state. Progress within RUNNING, and another time within QUEUED, are no moves."""
 
 WORKER_LOST: Final = JobError(Reason.WORKER_LOST, "the worker that ran the job was lost", retryable=True)
 HUNG: Final = JobError(Reason.JOB_TIMED_OUT, "the attempt took too long, and its worker did not end it", retryable=True)

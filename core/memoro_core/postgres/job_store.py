@@ -9,10 +9,10 @@ from typing import Final
 from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs.model import Job, JobEvent, JobFilter, JobRef, JobState
 from memoro_core.jobs.states import cancelled
-from memoro_core.postgres.database import Database
+from memoro_core.postgres.database import Connection, Database
 from memoro_core.postgres.job_rows import event_json, event_of, job_of, ref_columns, ref_of
 from memoro_core.postgres.queries import load_queries
-from memoro_core.postgres.webhook_rows import announcement
+from memoro_core.postgres.webhook_store import announce_in
 from memoro_core.webhooks.events import job_ended
 
 _SQL: Final = load_queries("jobs")
@@ -66,11 +66,22 @@ class PostgresJobStore:
             if job.state is JobState.RUNNING:
                 await connection.execute(_SQL["request_cancel"], tenant_id, job_id)
             elif not job.state.terminal:
-                event = JobEvent(job.sequence + 1, JobState.CANCELLED, job.attempt, now, usage=job.usage)
-                told = announcement(job_ended(job, cancelled(stages=job.stages, usage=job.usage), now), now)
-                await connection.execute(_SQL["cancel_waiting"], tenant_id, job_id, now, event_json(event), *told)
-                await connection.execute(_SQL["fail_pending_memories"], tenant_id, job_id, job.memory_ids, now)
+                (event,) = await cancel_waiting_in(connection, tenant_id, [job], now=now)
             else:
                 return job, None
             row = await connection.fetchrow(_SQL["get_job"], tenant_id, job_id)
         return (job if row is None else job_of(row)), event
+
+
+async def cancel_waiting_in(
+    connection: Connection, tenant_id: TenantId, jobs: Sequence[Job], *, now: datetime
+) -> Sequence[JobEvent]:
+    """Ends jobs that wait, and that the transaction of their tenant holds locked; their last events."""
+    events = [JobEvent(job.sequence + 1, JobState.CANCELLED, job.attempt, now, usage=job.usage) for job in jobs]
+    job_ids = [job.id for job in jobs]
+    await connection.execute(_SQL["cancel_waiting"], tenant_id, job_ids, now, [event_json(event) for event in events])
+    ends = [job_ended(job, cancelled(stages=job.stages, usage=job.usage), now) for job in jobs]
+    await announce_in(connection, tenant_id, ends, now=now)
+    memory_ids = [memory_id for job in jobs for memory_id in job.memory_ids]
+    await connection.execute(_SQL["fail_pending_memories"], tenant_id, job_ids, memory_ids, now)
+    return events

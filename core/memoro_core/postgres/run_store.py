@@ -26,7 +26,7 @@ from memoro_core.postgres.job_rows import (
     stages_json,
 )
 from memoro_core.postgres.queries import load_queries
-from memoro_core.postgres.webhook_rows import announcement
+from memoro_core.postgres.webhook_store import announce_in
 from memoro_core.webhooks.events import job_ended
 
 _SQL: Final = load_queries("runs")
@@ -184,12 +184,19 @@ async def _write_ends(connection: Connection, tenant_id: TenantId, ends: Sequenc
     rows = await connection.fetch(
         _SQL["finish"], tenant_id, [_end_json(end, event) for end, event in first.values()], ends[-1].now
     )
+    told = [
+        job_ended(end.claim.job, end.finish, end.now)
+        for row in rows
+        if row["listened"] and (end := first[row["job_id"]][0]).finish.state.terminal
+    ]
+    if told:
+        await announce_in(connection, tenant_id, told, now=ends[-1].now)
     return {row["job_id"]: dataclasses.replace(first[row["job_id"]][1], seq=row["seq"]) for row in rows}
 
 
 def _end_json(end: _End, event: JobEvent) -> dict[str, Any]:
     claim, finish = end.claim, end.finish
-    json = {
+    return {
         "job_id": claim.ref.job_id,
         "lease": claim.lease,
         "state": finish.state,
@@ -202,10 +209,6 @@ def _end_json(end: _End, event: JobEvent) -> dict[str, Any]:
         "run_at": finish.run_at,
         "event": change_json(event),
     }
-    if finish.state.terminal:
-        names = ("webhook_id", "webhook_type", "webhook_body", "webhook_until")
-        json |= zip(names, announcement(job_ended(claim.job, finish, end.now), end.now), strict=True)
-    return json
 
 
 def _last_event(end: _End) -> JobEvent:

@@ -6,22 +6,14 @@ from datetime import datetime
 
 from asyncpg import Record
 
-from memoro_core.ids import EventId
 from memoro_core.webhooks.model import (
-    DELIVERY_LIFETIME,
     Delivery,
     DeliveryClaim,
     DeliveryState,
     WebhookEndpoint,
     WebhookEndpointState,
-    WebhookEvent,
     WebhookEventType,
 )
-
-
-def announcement(event: WebhookEvent, now: datetime) -> tuple[EventId, WebhookEventType, str, datetime]:
-    """What a statement that announces an event needs of it: id, type, body, and until when it is tried."""
-    return event.id, event.type, event.payload, now + DELIVERY_LIFETIME
 
 
 def endpoint_of(row: Record) -> WebhookEndpoint:

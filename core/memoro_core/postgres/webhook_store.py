@@ -13,8 +13,9 @@ from memoro_core.idempotency import Idempotency, request_id_reused
 from memoro_core.ids import EventId, TenantId, WebhookEndpointId
 from memoro_core.postgres.database import Connection, Database, rows_of
 from memoro_core.postgres.queries import load_queries
-from memoro_core.postgres.webhook_rows import announcement, claim_of, delivery_of, endpoint_of
+from memoro_core.postgres.webhook_rows import claim_of, delivery_of, endpoint_of
 from memoro_core.webhooks.model import (
+    DELIVERY_LIFETIME,
     MAX_ENDPOINTS,
     Delivery,
     DeliveryClaim,
@@ -176,14 +177,21 @@ class PostgresWebhookStore:
             if held is not None and disabled is not None:
                 # It may have recovered since the claim; but one that says that it is gone is gone.
                 since = None if outcome.status == HTTPStatus.GONE else claim.failing_since
-                await connection.execute(
-                    _SQL["disable"], claim.tenant_id, claim.endpoint_id, now, since, *announcement(disabled, now)
-                )
+                if await connection.fetchval(_SQL["disable"], claim.tenant_id, claim.endpoint_id, now, since):
+                    await announce_in(connection, claim.tenant_id, [disabled], now=now)
         return held is not None
 
     async def prune(self, *, ended_before: datetime, limit: int) -> int:
         async with self._database.system_tx(durable=False) as connection:
             return rows_of(await connection.execute(_SQL["prune_deliveries"], ended_before, limit))
+
+
+async def announce_in(
+    connection: Connection, tenant_id: TenantId, events: Sequence[WebhookEvent], *, now: datetime
+) -> None:
+    """Puts events into the outbox, for each endpoint that wants to know of them, within a transaction of its tenant."""
+    announced = [{"id": event.id, "type": event.type, "payload": event.payload} for event in events]
+    await connection.execute(_SQL["announce"], tenant_id, announced, now, now + DELIVERY_LIFETIME)
 
 
 async def _endpoint(connection: Connection, tenant_id: TenantId, endpoint_id: WebhookEndpointId) -> WebhookEndpoint:

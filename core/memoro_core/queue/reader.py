@@ -36,6 +36,8 @@ class ReclaimPolicy:
     every: float = 5.0
     idle: float = 10.0
     """How long a hint may stay unacknowledged."""
+    deliveries: int = 20
+    """How often a hint is given to a reader. What none could acknowledge is dropped: its jobs will be hinted anew."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +70,7 @@ class HintReader:
         reached: Callable[[bool], None],
     ) -> None:
         """`arrived` gets each entry; `reached` hears after each command whether Redis answered."""
+        self._block = round(min(BLOCK, policy.every) * 1000)
         self._redis = redis
         self._consumer = consumer
         self._class = hint_class
@@ -116,7 +119,7 @@ class HintReader:
         now = asyncio.get_running_loop().time()
         room = self._slots.room(self._class)
         reclaims = now >= self._next_reclaim
-        arguments: list[str | int] = [HINT_GROUP, self._consumer, room, 0]
+        arguments: list[str | int] = [HINT_GROUP, self._consumer, room, 0, self._policy.deliveries]
         if reclaims:
             arguments[3] = round(self._policy.idle * 1000)
             arguments += self._held
@@ -133,7 +136,7 @@ class HintReader:
     async def _wait(self) -> None:
         """Waits for the next entry."""
         fetched: Any = await self._redis.xreadgroup(
-            HINT_GROUP, self._consumer, dict.fromkeys(self._streams, ">"), count=1, block=round(BLOCK * 1000)
+            HINT_GROUP, self._consumer, dict.fromkeys(self._streams, ">"), count=1, block=self._block
         )
         entries = [(stream, entry_id, fields) for stream, items in fetched or () for entry_id, fields in items]
         if entries and not self._slots.room(self._class):

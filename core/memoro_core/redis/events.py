@@ -25,6 +25,7 @@ from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs.model import JobEvent
 from memoro_core.redis.client import UNREACHABLE, RedisClient
 from memoro_core.redis.keys import EVENT_CONTROL, event_channel
+from memoro_core.redis.pubsub import open_pubsub, publish
 from memoro_core.tasks import end_task
 
 _EVENT: Final = TypeAdapter(JobEvent)
@@ -136,11 +137,8 @@ class _Publisher:
             self._task = None
 
     async def _publish(self, batch: dict[str, list[bytes]]) -> None:
-        pipeline = self._redis.pipeline(transaction=False)
-        for channel, lines in batch.items():
-            pipeline.publish(channel, b"\n".join(lines))
         try:
-            await pipeline.execute()
+            await publish(self._redis, {channel: b"\n".join(lines) for channel, lines in batch.items()})
         except UNREACHABLE as error:
             if not self._away:
                 _log.warning("events_not_published", reason=type(error).__name__)
@@ -202,23 +200,23 @@ class _Listener:
 
     async def _run(self) -> None:
         while True:
-            pubsub = self._redis.pubsub()
-            aligner: asyncio.Task[None] | None = None
             try:
-                await pubsub.subscribe(EVENT_CONTROL)
-                aligner = asyncio.create_task(self._align(pubsub))
-                await self._read(pubsub, aligner)
+                async with open_pubsub(self._redis) as pubsub:
+                    await self._listen(pubsub)
             except UNREACHABLE as error:
                 _log.warning("events_not_received", reason=type(error).__name__)
-            finally:
-                if aligner is not None:
-                    await end_task(aligner)
-                for channel in self._channels.values():
-                    channel.confirmed.clear()
-                    channel.lagging = True
-                with contextlib.suppress(*UNREACHABLE):
-                    await pubsub.aclose()  # type: ignore[no-untyped-call]
             await asyncio.sleep(_PAUSE)
+
+    async def _listen(self, pubsub: PubSub) -> None:
+        await pubsub.subscribe(EVENT_CONTROL)
+        aligner = asyncio.create_task(self._align(pubsub))
+        try:
+            await self._read(pubsub, aligner)
+        finally:
+            await end_task(aligner)
+            for channel in self._channels.values():
+                channel.confirmed.clear()
+                channel.lagging = True
 
     async def _align(self, pubsub: PubSub) -> None:
         """Subscribes to the channels that are wanted, and to no others."""

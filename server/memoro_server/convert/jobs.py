@@ -42,12 +42,21 @@ def to_priority(number: int) -> Priority | None:
     return _PRIORITY_OF.get(number)
 
 
+def to_states(numbers: Sequence[int]) -> Sequence[JobState]:
+    """The states that a filter names. UNSPECIFIED among them asks for every one, as none does."""
+    return () if 0 in numbers else tuple(_STATE_OF[number] for number in numbers)
+
+
+def to_kinds(numbers: Sequence[int]) -> Sequence[JobKind]:
+    """The kinds that a filter names. UNSPECIFIED among them asks for every one, as none does."""
+    return () if 0 in numbers else tuple(_KIND_OF[number] for number in numbers)
+
+
 def to_job_filter(request: jobs_service_pb2.ListJobsRequest) -> JobFilter:
     """Which jobs a list asks for."""
     return JobFilter(
-        # UNSPECIFIED among the values asks for every one.
-        states=() if 0 in request.states else tuple(_STATE_OF[number] for number in request.states),
-        kinds=() if 0 in request.kinds else tuple(_KIND_OF[number] for number in request.kinds),
+        states=to_states(request.states),
+        kinds=to_kinds(request.kinds),
         user_id=UserId(request.user_id) if request.user_id else None,
         created_from=to_time(request, "created_from"),
         created_until=to_time(request, "created_until"),
@@ -76,6 +85,7 @@ def from_job(job: Job) -> jobs_pb2.Job:
         run_time=from_time(job.run_at),
         start_time=from_time_or_none(job.started_at),
         end_time=from_time_or_none(job.ended_at),
+        retry_of=str(job.retry_of) if job.retry_of else "",
     )
 
 

@@ -18,11 +18,8 @@ class DeadlineInterceptor:
     name: Final = "deadline"
 
     def wrap(self, method: Method, proceed: Handler) -> Handler:
-        longest = method.policy.longest_deadline
-
         async def bounded(request: Any, call: Call) -> bytes | None:
-            remaining: float | None = call.context.time_remaining()
-            seconds = longest if remaining is None or remaining > longest else remaining
+            seconds = call.seconds_left
             if seconds <= 0:
                 raise deadline_exceeded()
             scope = asyncio.timeout(seconds)

@@ -1,4 +1,4 @@
-"""AdminService."""
+"""AdminService: tenants and their keys."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from memoro_server.convert.tenancy import from_api_key, from_tenant, to_scopes, 
 
 
 class AdminServicer:
-    """The calls of AdminService."""
+    """The calls of AdminService that are about tenants and keys."""
 
     def __init__(self, tenancy: TenancyService, clock: Clock) -> None:
         self._tenancy = tenancy

@@ -12,6 +12,7 @@ from memoro_core.jobs.model import Job
 from memoro_core.jobs.service import JobsService
 from memoro_core.jobs.watch import JobWatcher
 from memoro_server.call import Call
+from memoro_server.convert.idempotency import idempotency_of
 from memoro_server.convert.jobs import from_job, from_job_event, heartbeat, to_job_filter
 from memoro_server.convert.pages import PageSpot
 from memoro_server.convert.scalars import from_time, to_id
@@ -56,3 +57,11 @@ class JobsServicer:
     async def CancelJob(self, request: pb.CancelJobRequest, call: Call) -> pb.CancelJobResponse:
         job = await self._jobs.cancel(call.tenant_id, JobId(to_id(request.job_id, "job_id")))
         return pb.CancelJobResponse(job=from_job(job))
+
+    async def RetryJob(self, request: pb.RetryJobRequest, call: Call) -> pb.RetryJobResponse:
+        job = await self._jobs.retry(
+            call.tenant_id,
+            JobId(to_id(request.job_id, "job_id")),
+            idempotency=idempotency_of(call.method.path, request),
+        )
+        return pb.RetryJobResponse(job=from_job(job))

@@ -85,7 +85,7 @@ def environment(settings: Settings, **changes: str) -> Mapping[str, str]:
     return {
         **os.environ,
         "MEMORO_DATABASE_URL": str(settings.database_url),
-        "MEMORO_REDIS_URL": str(settings.redis_url),
+        "MEMORO_REDIS_URL": settings.redis_url,
         "MEMORO_GRPC_PORT": str(free_port()),
         "MEMORO_SERVER_OPS_PORT": str(free_port()),
         "MEMORO_DRAIN_NOTICE": "1",

@@ -12,7 +12,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from pydantic import PostgresDsn, RedisDsn
+from pydantic import PostgresDsn
 
 from memoro.v1 import memory_service_pb2
 from memoro_core.settings import Settings
@@ -42,7 +42,7 @@ async def test_an_unknown_service_is_not_found(deployment: Deployment) -> None:
 
 async def test_health_follows_the_database(settings: Settings, stack_factory: StackFactory) -> None:
     stack = await stack_factory()
-    own = {"database_url": PostgresDsn(stack.database_url), "redis_url": RedisDsn(stack.redis_url)}
+    own = {"database_url": PostgresDsn(stack.database_url), "redis_url": stack.redis_url}
     async with deployed(settings.model_copy(update=own)) as deployment:
         caller = await deployment.caller()
         watching = health_of(deployment).Watch(health_pb2.HealthCheckRequest(service=SERVICES[0]), timeout=60)

@@ -14,6 +14,7 @@ from memoro_core.redis.client import open_redis
 from memoro_core.redis.events import RedisEventTail
 from memoro_core.settings import Settings
 from tests.support.domain import Domain
+from tests.support.operations import Operations, operations_of
 from tests.support.runners import open_runner
 
 MakeRunner = Callable[..., AbstractAsyncContextManager[JobRunner]]
@@ -24,6 +25,12 @@ async def tail(settings: Settings) -> AsyncIterator[RedisEventTail]:
     """A live tail with a connection of its own."""
     async with open_redis(settings) as redis, RedisEventTail(redis) as opened:
         yield opened
+
+
+@pytest.fixture
+def operations(domain: Domain, tail: RedisEventTail) -> Operations:
+    """What operators do."""
+    return operations_of(domain, tail)
 
 
 @pytest.fixture

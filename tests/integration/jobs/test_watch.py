@@ -11,20 +11,29 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from memoro_core.clock import SystemClock
 from memoro_core.errors import Code, MemoroError, Reason
 from memoro_core.ids import JobId, new_id
 from memoro_core.jobs import resume
 from memoro_core.jobs.model import Job, JobEvent, JobRef, JobState, Stage, StageProgress, StageStatus
 from memoro_core.jobs.run_ports import RunContext
-from memoro_core.jobs.service import JobsService
 from memoro_core.jobs.watch import JobWatcher, WatchMessage
 from memoro_core.redis.client import open_redis
 from memoro_core.redis.events import RedisEventTail
 from memoro_core.settings import Settings
 from tests.integration.jobs.conftest import MakeRunner
 from tests.support.domain import Domain
-from tests.support.jobs import StubHandler, claim, events_of, job_of, new_job, now, retried, succeeded, until
+from tests.support.jobs import (
+    StubHandler,
+    claim,
+    events_of,
+    job_of,
+    jobs_service,
+    new_job,
+    now,
+    retried,
+    succeeded,
+    until,
+)
 
 NEVER = 3600.0
 
@@ -175,7 +184,7 @@ async def test_a_quiet_watch_has_a_heartbeat(domain: Domain, tail: RedisEventTai
 
 async def test_a_cancelled_job_ends_its_watch(domain: Domain, tail: RedisEventTail) -> None:
     ref = await new_job(domain)
-    service = JobsService(domain.job_store, tail, SystemClock())
+    service = jobs_service(domain, tail)
     async with watching(domain, tail) as watcher:
         watch = asyncio.create_task(told(watcher, ref))
         await watched(watcher)
@@ -189,7 +198,7 @@ async def test_a_cancelled_job_ends_its_watch(domain: Domain, tail: RedisEventTa
 async def test_an_ended_job_cannot_be_cancelled(domain: Domain, tail: RedisEventTail) -> None:
     ref = await new_job(domain)
     await end(domain, ref)
-    service = JobsService(domain.job_store, tail, SystemClock())
+    service = jobs_service(domain, tail)
     with pytest.raises(MemoroError) as refused:
         await service.cancel(ref.tenant_id, ref.job_id)
     assert (refused.value.code, refused.value.reason) == (Code.FAILED_PRECONDITION, Reason.JOB_NOT_CANCELLABLE)

@@ -1,4 +1,7 @@
-"""The broker's contract: every hint is read in the end, by a worker that has room for it, whatever happens to Redis."""
+"""The broker's contract: every hint is read in the end, by a worker that has room for it, whatever happens to Redis.
+
+It holds over a single server, a cluster, and a master behind Sentinel.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import pytest
 
 from memoro_core.jobs.hints import HINT_SIZE, HintClass
 from memoro_core.queue.hints import RedisHintQueue
+from memoro_core.queue.reader import ReclaimPolicy
 from memoro_core.queue.streams import DATA, STREAMS
 from memoro_core.queue.tasks import RUN_JOBS, encode
 from memoro_core.redis.client import RedisClient
@@ -19,9 +23,15 @@ from memoro_core.settings import Settings
 from memoro_core.tenancy.model import Tier
 from tests.support.hints import NEVER, listening, new_refs, singly
 from tests.support.jobs import until
+from tests.support.topologies import Deployment
 
 FREE = hint_stream(Tier.FREE)
 ALL_STREAMS = [stream for streams in STREAMS.values() for stream in streams]
+
+
+@pytest.fixture
+def settings(deployment: Deployment) -> Settings:
+    return Settings(redis_url=deployment.url)
 
 
 async def nothing_waits(redis: RedisClient) -> None:
@@ -76,19 +86,19 @@ async def test_a_lost_group_is_made_again(settings: Settings, hints: RedisHintQu
                 await redis.xgroup_destroy(stream, HINT_GROUP)
 
 
-async def test_hints_after_a_flush_are_read(settings: Settings, hints: RedisHintQueue, redis: RedisClient) -> None:
+async def test_hints_after_a_flush_are_read(settings: Settings, hints: RedisHintQueue, deployment: Deployment) -> None:
     async with listening(settings) as worker:
         for _ in range(3):
             refs = new_refs(6)
             await hints.send_fresh(singly(refs[:3]), Tier.FREE)
             await hints.send_backlog([refs[3:]])
             await worker.has_read(refs)
-            await redis.flushall()
+            await deployment.empty()
         assert worker.broker.unreachable_since is None
 
 
 async def test_a_dropped_connection_is_made_again(
-    settings: Settings, hints: RedisHintQueue, redis: RedisClient
+    settings: Settings, hints: RedisHintQueue, deployment: Deployment
 ) -> None:
     async with listening(settings) as worker:
         for _ in range(3):
@@ -96,7 +106,7 @@ async def test_a_dropped_connection_is_made_again(
             await hints.send_fresh(singly(refs[:3]), Tier.FREE)
             await hints.send_backlog([refs[3:]])
             await worker.has_read(refs)
-            await redis.client_kill_filter(_type="normal", skipme=True)
+            await deployment.drop_connections()
 
 
 async def test_what_a_dead_worker_read_goes_to_another_without_new_hints(
@@ -286,6 +296,17 @@ async def test_a_hint_whose_claims_can_t_be_decided_comes_back(
         await nothing_waits(redis)
 
 
+async def test_a_hint_that_fails_every_time_is_dropped_in_the_end(
+    settings: Settings, hints: RedisHintQueue, redis: RedisClient
+) -> None:
+    soon = ReclaimPolicy(every=0.05, idle=0.05, deliveries=3)
+    async with listening(settings, policy=soon, broken=True) as worker:
+        await hints.send_fresh([new_refs(3)], Tier.FREE)
+        await hints.send_backlog([new_refs(3)])
+        await nothing_waits(redis)
+        assert worker.slots.free == worker.slots.room(HintClass.FRESH) == worker.slots.total
+
+
 async def test_a_hint_that_is_worked_on_is_not_read_again_here(
     settings: Settings, hints: RedisHintQueue, redis: RedisClient
 ) -> None:
@@ -295,7 +316,7 @@ async def test_a_hint_that_is_worked_on_is_not_read_again_here(
         await hints.send_fresh([refs], Tier.FREE)
         await worker.runs(2)
         turns.release()
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(0.9)
         assert await unacknowledged(redis, FREE) == 1
         for _ in refs:
             turns.release()

@@ -113,7 +113,7 @@ async def test_a_redis_that_hangs_is_given_up_and_found_again(mortal: EmbeddedRe
 
 @pytest_asyncio.fixture
 async def proxy(settings: Settings) -> AsyncIterator[Proxy]:
-    at = urlsplit(str(settings.redis_url))
+    at = urlsplit(settings.redis_url)
     assert at.hostname is not None
     async with proxy_to(at.hostname, at.port or 6379) as opened:
         yield opened
@@ -122,7 +122,7 @@ async def proxy(settings: Settings) -> AsyncIterator[Proxy]:
 async def test_a_hint_that_was_lost_on_its_way_from_redis_is_read_in_the_end(
     settings: Settings, hints: RedisHintQueue, redis: Redis, proxy: Proxy
 ) -> None:
-    at = urlsplit(str(settings.redis_url))
+    at = urlsplit(settings.redis_url)
     through = settings.model_copy(update={"redis_url": f"redis://:{at.password}@127.0.0.1:{proxy.port}{at.path}"})
     async with listening(through) as worker:
         for _ in range(3):

@@ -43,7 +43,7 @@ async def worker(settings: Settings, port: int, *arguments: str) -> AsyncIterato
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("MEMORO_")},
         "MEMORO_DATABASE_URL": str(settings.database_url),
-        "MEMORO_REDIS_URL": str(settings.redis_url),
+        "MEMORO_REDIS_URL": settings.redis_url,
         "MEMORO_WORKER_OPS_PORT": str(port),
         "MEMORO_EXTRACTION_PROVIDER": "none",
         "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("core", "worker")),

@@ -87,17 +87,16 @@ WITH progress AS (
 SELECT tenant_id, job_id, last_seq, cancel_requested FROM moved;
 
 -- name: finish
--- Ends runs of a tenant: [{job_id, lease, state, stages, partial, result, error, input_tokens, output_tokens, run_at, event,
--- webhook_id, webhook_type, webhook_body, webhook_until}]. A state of QUEUED is another attempt at `run_at`, unless the job is
--- asked to cancel: then nothing is touched. A job that ends for good is announced to the webhook endpoints that want to know of
--- it, and, without success, leaves its PENDING memories FAILED; a memory that got another job since is that job's. Returns the
--- number of each run's event; runs that have lost their jobs have no row. Runs within one tenant's transaction.
+-- Ends runs of a tenant: [{job_id, lease, state, stages, partial, result, error, input_tokens, output_tokens, run_at, event}]. A
+-- state of QUEUED is another attempt at `run_at`, unless the job is asked to cancel: then nothing is touched. A job that ends
+-- for good without success leaves its PENDING memories FAILED; a memory that got another job since is that job's. Returns the
+-- number of each run's event, and whether any webhook endpoint listens; runs that have lost their jobs have no row. Runs within
+-- one tenant's transaction.
 WITH ending AS (
     SELECT *
     FROM jsonb_to_recordset($2) AS run (
         job_id uuid, lease bigint, state text, stages jsonb, partial boolean, result jsonb, error jsonb, input_tokens bigint,
-        output_tokens bigint, run_at timestamptz, event jsonb, webhook_id uuid, webhook_type text, webhook_body text,
-        webhook_until timestamptz)
+        output_tokens bigint, run_at timestamptz, event jsonb)
 ), held AS (
     SELECT ending.*
     FROM ending
@@ -110,16 +109,11 @@ WITH ending AS (
     UPDATE jobs
     SET state = held.state, stages = held.stages, partial = held.partial, result = held.result, error = held.error,
         input_tokens = held.input_tokens, output_tokens = held.output_tokens, run_at = coalesce(held.run_at, jobs.run_at),
-        last_seq = last_seq + 1, lease_expires_at = NULL, ended_at = CASE WHEN held.state = 'QUEUED' THEN NULL ELSE $3::timestamptz END
+        last_seq = last_seq + 1, lease_expires_at = NULL,
+        ended_at = CASE WHEN held.state = 'QUEUED' THEN NULL ELSE $3::timestamptz END
     FROM held
     WHERE jobs.tenant_id = $1 AND jobs.job_id = held.job_id
     RETURNING held.*, jobs.last_seq, jobs.attempt, jobs.memory_ids
-), announced AS (
-    INSERT INTO webhook_deliveries (tenant_id, event_id, endpoint_id, event_type, payload, next_attempt_at, give_up_at, created_at)
-    SELECT $1, webhook_id, endpoint_id, webhook_type, webhook_body, $3, webhook_until, $3
-    FROM ended
-    JOIN webhook_endpoints ON webhook_endpoints.tenant_id = $1
-    WHERE webhook_id IS NOT NULL AND webhook_endpoints.state = 'ENABLED' AND (event_types = '{}' OR webhook_type = ANY (event_types))
 ), unready AS (
     UPDATE memories
     SET status = 'FAILED', updated_at = $3
@@ -129,7 +123,8 @@ WITH ending AS (
 )
 INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
 SELECT $1, job_id, last_seq, event || jsonb_build_object('seq', last_seq, 'attempt', attempt), $3 FROM ended
-RETURNING job_id, seq;
+RETURNING job_id, seq,
+          EXISTS (SELECT FROM webhook_endpoints WHERE tenant_id = $1 AND webhook_endpoints.state = 'ENABLED') AS listened;
 
 -- name: release
 -- Gives jobs back that a stopping worker has not ended: they wait again, at once, and the attempt does not count. Arrays are

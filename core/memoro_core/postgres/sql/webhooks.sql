@@ -192,8 +192,7 @@ SELECT event_id FROM settled;
 
 -- name: disable
 -- Disables an endpoint that is enabled and, unless $4 is NULL, has been failing since then. What waits for it has failed, but for
--- what is being written just now, which ends by itself. The tenant's other endpoints are told by the event $5 of type $6 with the
--- body $7, until $8.
+-- what is being written just now, which ends by itself. Returns the endpoint, or no row.
 WITH disabled AS (
     UPDATE webhook_endpoints
     SET state = 'DISABLED', disabled_at = $3
@@ -212,11 +211,7 @@ WITH disabled AS (
     WHERE webhook_deliveries.tenant_id = $1 AND webhook_deliveries.event_id = waiting.event_id
       AND webhook_deliveries.endpoint_id = waiting.endpoint_id
 )
-INSERT INTO webhook_deliveries (tenant_id, event_id, endpoint_id, event_type, payload, next_attempt_at, give_up_at, created_at)
-SELECT $1, $5, other.endpoint_id, $6, $7, $3, $8, $3
-FROM disabled
-JOIN webhook_endpoints AS other ON other.tenant_id = $1 AND other.endpoint_id <> disabled.endpoint_id
-WHERE other.state = 'ENABLED' AND (other.event_types = '{}' OR $6 = ANY (other.event_types));
+SELECT endpoint_id FROM disabled;
 
 -- name: prune_deliveries
 -- Removes up to $2 deliveries that ended before $1, or should have: those have lost their endpoint. Runs across tenants.
@@ -231,3 +226,11 @@ DELETE FROM webhook_deliveries
 USING old
 WHERE webhook_deliveries.tenant_id = old.tenant_id AND webhook_deliveries.event_id = old.event_id
   AND webhook_deliveries.endpoint_id = old.endpoint_id;
+
+-- name: announce
+-- Writes events, [{id, type, payload}], for each endpoint of the tenant that wants to know of them, to be tried from $3 until $4.
+INSERT INTO webhook_deliveries (tenant_id, event_id, endpoint_id, event_type, payload, next_attempt_at, give_up_at, created_at)
+SELECT $1, event.id, endpoint_id, event.type, event.payload, $3, $4, $3
+FROM jsonb_to_recordset($2) AS event (id uuid, type text, payload text)
+JOIN webhook_endpoints ON webhook_endpoints.tenant_id = $1
+WHERE webhook_endpoints.state = 'ENABLED' AND (event_types = '{}' OR event.type = ANY (event_types));

@@ -4,10 +4,12 @@
 -- KEYS    the streams, all of one slot
 -- ARGV    1 group, 2 consumer, 3 room in jobs,
 --         4 milliseconds after which an unacknowledged entry goes to another reader; 0 leaves those alone,
---         5 ... entries that this consumer still works on, as stream/id
+--         5 how often an entry is given to a reader before it is dropped,
+--         6 ... entries that this consumer still works on, as stream/id
 -- returns a list of {stream, id, {field, value, ...}}
 
 local group, consumer, room, idle = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local most_deliveries = tonumber(ARGV[5])
 local taken = {}
 
 local function take(stream, entry)
@@ -33,10 +35,11 @@ local function take_over(stream, held, most)
     local id = entry[1]
     if not held[stream .. '/' .. id] then
       local claimed = redis.call('XCLAIM', stream, group, consumer, idle, id)
-      if claimed[1] then
+      if claimed[1] and entry[4] < most_deliveries then
         take(stream, claimed[1])
       else
         redis.call('XACK', stream, group, id)
+        redis.call('XDEL', stream, id)
       end
     end
   end
@@ -60,7 +63,7 @@ end
 
 if idle > 0 then
   local held, most = {}, 64
-  for i = 5, #ARGV do
+  for i = 6, #ARGV do
     held[ARGV[i]] = true
     most = most + 1
   end

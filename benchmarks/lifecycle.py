@@ -1,0 +1,99 @@
+"""Durable jobs against bare tasks: how many one worker process sees through in a second.
+
+Memoro: a job that waits in PostgreSQL is chosen, hinted, claimed, run by a handler that has nothing to do, and ended,
+each step committed and each told as an event. Floor: Taskiq's own worker on a Redis stream, whose task does nothing.
+Both have as many tasks under way at once, and a spinning process of the lowest class keeps the processor awake.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import time
+from statistics import median
+from typing import Final
+
+import asyncpg
+
+from benchmarks.deployment import Deployment, open_deployment, running
+from benchmarks.report import Result, publish, table
+from memoro_core.embedded.ports import free_port
+
+TARGET: Final = 1.0
+USERS: Final = 50
+ACCEPT: Final = """
+    WITH made AS (
+        INSERT INTO jobs (tenant_id, job_id, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at,
+        last_seq, created_at) SELECT tenant_id, gen_random_uuid(), 'memory.enrich', 'QUEUED', 2, 'user-' || number % $2,
+        ARRAY[gen_random_uuid()], '[{"stage": "SCREEN", "status": "PENDING", "completed": 0, "total": 0}, {"stage":
+        "COMMIT", "status": "PENDING", "completed": 0, "total": 0}]', 5, now(), 1, now() FROM tenants,
+        generate_series(1, $1) AS number WHERE name = 'dev' RETURNING tenant_id, job_id
+    )
+    INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
+    SELECT tenant_id, job_id, 1, jsonb_build_object('seq', 1, 'state', 'QUEUED', 'attempt', 0, 'at', now()), now() FROM
+    made
+"""
+
+
+async def main(rounds: int = 5, jobs: int = 6000, concurrency: int = 128) -> Result:
+    """Interleaves bursts on the floor and on Memoro; the median of each."""
+    async with open_deployment() as deployment, running("benchmarks.keep_awake"):
+        owner = await asyncpg.connect(deployment.stack.owner_url)
+        await owner.execute("UPDATE tenants SET tier = 'enterprise' WHERE name = 'dev'")
+        floors: list[float] = []
+        values: list[float] = []
+        for _ in range(rounds):
+            floors.append(await asyncio.to_thread(_floor, deployment, jobs, concurrency))
+            values.append(await _round(deployment, owner, jobs, concurrency))
+        await owner.close()
+    rows = [
+        [f"{floor:,.0f}", f"{value:,.0f}", f"{value / floor:.2f}"] for floor, value in zip(floors, values, strict=True)
+    ]
+    print(table("per second, one worker process", ("bare Taskiq no-op", "durable job", "ratio"), rows))
+    ratio = median(values) / median(floors)
+    result = Result("lifecycle", median(values), median(floors), ratio, TARGET, ratio >= TARGET)
+    publish(result)
+    return result
+
+
+def _floor(deployment: Deployment, tasks: int, concurrency: int) -> float:
+    arguments = [deployment.stack.redis_url, str(tasks), str(concurrency)]
+    command = [sys.executable, "-m", "benchmarks.taskiq_worker", *arguments]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+async def _round(
+    deployment: Deployment, owner: asyncpg.Connection[asyncpg.Record], jobs: int, concurrency: int
+) -> float:
+    environment = {
+        **deployment.environment,
+        "MEMORO_WORKER_OPS_PORT": str(free_port()),
+        "MEMORO_WORKER_CONCURRENCY": str(concurrency),
+        "MEMORO_EXTRACTION_PROVIDER": "none",
+    }
+    async with running("benchmarks.noop_worker", environment=environment):
+        # The worker is up when it has done something.
+        await _see_through(owner, concurrency)
+        return jobs / await _see_through(owner, jobs)
+
+
+async def _see_through(owner: asyncpg.Connection[asyncpg.Record], jobs: int) -> float:
+    """Seconds from the acceptance of so many jobs to the end of the last."""
+    await owner.execute("TRUNCATE jobs, job_events")
+    await owner.execute(ACCEPT, jobs, USERS)
+    started = time.perf_counter()
+    async with asyncio.timeout(120):
+        while await owner.fetchval("SELECT EXISTS (SELECT FROM jobs WHERE ended_at IS NULL)"):
+            await asyncio.sleep(0.02)
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=6000)
+    parser.add_argument("--concurrency", type=int, default=128)
+    options = parser.parse_args()
+    asyncio.run(main(options.rounds, options.jobs, options.concurrency))

@@ -1,0 +1,79 @@
+-- New jobs that do the work of ended ones again.
+
+-- name: lock_jobs
+-- Holds these jobs of a tenant until the transaction ends, so that each is retried once. Always in one order, so that two such
+-- statements never wait for each other.
+SELECT job_id, state
+FROM jobs
+WHERE tenant_id = $1 AND job_id = ANY ($2::uuid[])
+ORDER BY job_id
+FOR UPDATE;
+
+-- name: retried_by
+-- The job that does a job's work again.
+SELECT job_id FROM jobs WHERE tenant_id = $1 AND retry_of = $2;
+
+-- name: retry
+-- Makes a job of each of these ended jobs that has none yet, for those of its memories that it left FAILED and that are still
+-- its own; they become the new job's. Arrays are parallel: the jobs, which the caller holds locked, and the ids of the new ones.
+-- Returns a row per job that was not retried before, its new job all NULL when no work is left. Runs within one tenant's
+-- transaction.
+WITH old AS (
+    SELECT jobs.job_id, item.retry_id, jobs.kind, jobs.priority, jobs.user_id, jobs.memory_ids, jobs.stages
+    FROM unnest($2::uuid[], $3::uuid[]) AS item (job_id, retry_id)
+    JOIN jobs ON jobs.tenant_id = $1 AND jobs.job_id = ANY ($2::uuid[]) AND jobs.job_id = item.job_id
+    WHERE jobs.state IN ('FAILED', 'CANCELLED')
+      AND NOT EXISTS (SELECT FROM jobs AS other WHERE other.tenant_id = $1 AND other.retry_of = item.job_id)
+), unready AS (
+    -- Without a join, by which the planner would go through all memories of a tenant that it thinks small.
+    UPDATE memories
+    SET status = 'PENDING', updated_at = $4,
+        job_id = ((SELECT jsonb_object_agg(old.job_id, old.retry_id) FROM old) ->> memories.job_id::text)::uuid
+    WHERE memories.tenant_id = $1 AND memories.memory_id = ANY (ARRAY(SELECT unnest(old.memory_ids) FROM old))
+      AND memories.job_id = ANY (ARRAY(SELECT old.job_id FROM old)) AND memories.status = 'FAILED'
+    RETURNING memories.memory_id, memories.job_id AS retry_id
+), work AS (
+    SELECT retry_id, array_agg(memory_id) AS memory_ids FROM unready GROUP BY retry_id
+), made AS (
+    INSERT INTO jobs (tenant_id, job_id, retry_of, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at,
+                      last_seq, created_at)
+    SELECT $1, retry_id, old.job_id, old.kind, 'QUEUED', old.priority, old.user_id,
+           ARRAY(SELECT item.memory_id
+                 FROM unnest(old.memory_ids) WITH ORDINALITY AS item (memory_id, place)
+                 WHERE item.memory_id = ANY (work.memory_ids)
+                 ORDER BY item.place),
+           COALESCE(
+               (SELECT jsonb_agg(stage.value || '{"status": "PENDING", "completed": 0, "total": 0}' ORDER BY stage.place)
+                FROM jsonb_array_elements(old.stages) WITH ORDINALITY AS stage (value, place)), '[]'),
+           $5, $4, 1, $4
+    FROM old
+    JOIN work USING (retry_id)
+    RETURNING job_id, kind, state, priority, user_id, memory_ids, stages, partial, attempt, max_attempts, run_at,
+              cancel_requested, last_seq, input_tokens, output_tokens, error, result, created_at, started_at, ended_at, retry_of,
+              trace_parent
+), told AS (
+    INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
+    SELECT $1, job_id, last_seq, $6::jsonb, $4 FROM made
+)
+SELECT made.job_id, made.kind, made.state, made.priority, made.user_id, made.memory_ids, made.stages, made.partial,
+       made.attempt, made.max_attempts, made.run_at, made.cancel_requested, made.last_seq, made.input_tokens, made.output_tokens,
+       made.error, made.result, made.created_at, made.started_at, made.ended_at, made.retry_of, made.trace_parent
+FROM old
+LEFT JOIN made ON made.retry_of = old.job_id;
+
+-- name: not_retried
+-- Ended jobs that fit and have no retry, by their end, from after a given one on ($7 to $9). A NULL or empty condition fits all.
+-- Runs across tenants.
+SELECT tenant_id, job_id, cardinality(memory_ids) AS memories, ended_at
+FROM jobs
+WHERE ended_at IS NOT NULL
+  AND state = ANY ($1::text[])
+  AND ($2::uuid IS NULL OR tenant_id = $2)
+  AND (cardinality($3::text[]) = 0 OR kind = ANY ($3))
+  AND ($4::text IS NULL OR error ->> 'reason' = $4)
+  AND ($5::timestamptz IS NULL OR ended_at >= $5)
+  AND ($6::timestamptz IS NULL OR ended_at < $6)
+  AND ($7::timestamptz IS NULL OR (ended_at, tenant_id, job_id) > ($7, $8::uuid, $9::uuid))
+  AND NOT EXISTS (SELECT FROM jobs AS other WHERE other.tenant_id = jobs.tenant_id AND other.retry_of = jobs.job_id)
+ORDER BY ended_at, tenant_id, job_id
+LIMIT $10;
