@@ -84,6 +84,8 @@ class AsyncJobsWatch:
         # With a token it is known where the watch begins; without one the server says so with its first message.
         if not self._resume_token and self._held is None:
             self._held = await anext(self._messages, None)
+            if self._held is not None and self._held[1] is None:
+                self._resume_token, self._held = self._held[0], None
         return self
 
     async def __aexit__(

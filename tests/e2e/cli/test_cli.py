@@ -69,7 +69,10 @@ def test_workers_and_queues(dev: Dev) -> None:
     def admin(*arguments: str) -> list[Any]:
         return lines(dev.memoro("admin", *arguments, "--json", api_key=dev.admin_key))
 
-    (status,) = admin("workers")
+    # A worker that has just started gives its first sign of life within seconds.
+    deadline = time.monotonic() + 30
+    while not (status := admin("workers")[0])["workers"] and time.monotonic() < deadline:
+        time.sleep(0.2)
     assert status["workers"]
     assert all(worker["concurrency"] >= 1 and worker["start_time"] for worker in status["workers"])
     assert {queue["name"] for queue in status["queues"]} == {"free", "pro", "enterprise"}

@@ -68,6 +68,7 @@ async def test_a_watch_of_all_jobs_outlasts_the_deaths_of_its_server() -> None:
             async def follow() -> None:
                 nonlocal token
                 async with client.jobs.watch_all(resume_token=token) as watch:
+                    token = watch.resume_token
                     begun.set()
                     async for update in watch:
                         told[update.job_id].append(update)

@@ -129,6 +129,10 @@ async def test_it_begins_when_it_is_entered(server: ScriptedServer, client: Asyn
         assert watch.resume_token == ""
         assert ((await anext(watch)).sequence, watch.resume_token) == (2, "at-j1")
         assert ((await anext(watch)).sequence, watch.resume_token) == (3, "t1")
+    # With nothing to tell, there is a place to keep from the start.
+    server.script("WatchJobs", [heartbeat("t0"), lambda *_: server.stopping.wait(20)])
+    async with client.jobs.watch_all() as idle:
+        assert idle.resume_token == "t0"
     # With a token the server may have nothing to say for a while; the place is known.
     server.script("WatchJobs", [lambda *_: server.stopping.wait(20)])
     async with asyncio.timeout(5), client.jobs.watch_all(resume_token="t1") as again:
