@@ -13,18 +13,22 @@ from importlib.metadata import version
 
 from memoro_core.clock import Clock, SystemClock
 from memoro_core.graph.service import GraphService
+from memoro_core.jobs.cron import Cron, time_zone_of
 from memoro_core.jobs.heart import Heart, LeaseStore, WorkerIdentity
 from memoro_core.jobs.hinter import BackgroundHinter
 from memoro_core.jobs.model import JobKind
 from memoro_core.jobs.operation_ports import DeferralStore
 from memoro_core.jobs.operations import OperationsService
 from memoro_core.jobs.ports import EventTail, HintQueue, JobStore
+from memoro_core.jobs.recurring import Recurring, Schedule
+from memoro_core.jobs.retention import Retention, RetentionPolicy
 from memoro_core.jobs.retry import RetryPolicy
 from memoro_core.jobs.run_ports import JobHandler, RunStore
 from memoro_core.jobs.runner import JobRunner, RunPolicy
 from memoro_core.jobs.scheduler import Scheduler
 from memoro_core.jobs.scheduling_ports import SchedulingStore
 from memoro_core.jobs.service import JobsService
+from memoro_core.jobs.tenant_watch import TenantWatcher
 from memoro_core.jobs.watch import JobWatcher
 from memoro_core.llm.factory import Providers, open_providers
 from memoro_core.memory.enrichment import EnrichmentHandler
@@ -38,14 +42,17 @@ from memoro_core.postgres.database import Database, open_database
 from memoro_core.postgres.deferral_store import PostgresDeferralStore
 from memoro_core.postgres.embedding_model import check_embedding_model
 from memoro_core.postgres.enrichment_store import PostgresEnrichmentStore
+from memoro_core.postgres.feed_store import PostgresFeedStore
 from memoro_core.postgres.graph_store import PostgresGraphStore
 from memoro_core.postgres.idempotency_store import PostgresRequestStore
 from memoro_core.postgres.job_store import PostgresJobStore
 from memoro_core.postgres.lease_store import PostgresLeaseStore
 from memoro_core.postgres.memory_store import PostgresMemoryStore
 from memoro_core.postgres.queue_store import PostgresQueueStore
+from memoro_core.postgres.retention_store import PostgresRetentionStore
 from memoro_core.postgres.retry_store import PostgresRetryStore
 from memoro_core.postgres.run_store import PostgresRunStore
+from memoro_core.postgres.schedule_store import PostgresScheduleStore
 from memoro_core.postgres.scheduling_store import PostgresSchedulingStore
 from memoro_core.postgres.search_store import PostgresSearchStore
 from memoro_core.postgres.service_check import check_service_role
@@ -81,6 +88,7 @@ class Container:
     jobs: JobsService
     operations: OperationsService
     watcher: JobWatcher
+    tenant_watcher: TenantWatcher
     tenancy: TenancyService
     authenticator: Authenticator
     job_store: JobStore
@@ -90,6 +98,7 @@ class Container:
     waiting: SchedulingStore
     hints: HintQueue
     event_tail: EventTail
+    recurring: Recurring
     webhooks: WebhooksService
     webhook_deliverer: WebhookDeliverer
 
@@ -155,10 +164,12 @@ async def open_container(
             hinter,
             runner,
             clock,
-            priorities=PriorityRule(),
+            priorities=PriorityRule(settings.long_conversation, settings.short_text),
             max_attempts=settings.job_max_attempts,
         )
         stack.push_async_callback(memories.close)
+        recurring = _recurring(settings, database, clock)
+        stack.push_async_callback(recurring.close)
         webhook_store = PostgresWebhookStore(database)
         seal = SecretSeal(settings.secret_key.get_secret_value() if settings.secret_key else None)
         sender = await stack.enter_async_context(open_sender(allow_private=settings.webhook_allow_private))
@@ -184,26 +195,24 @@ async def open_container(
                 tail,
                 clock,
                 max_attempts=settings.job_max_attempts,
+                time_zone=time_zone_of(settings.time_zone),
             ),
             watcher=await stack.enter_async_context(JobWatcher(job_store, tail, heartbeat=settings.watch_heartbeat)),
+            tenant_watcher=await stack.enter_async_context(
+                TenantWatcher(PostgresFeedStore(database), tail, heartbeat=settings.watch_heartbeat)
+            ),
             tenancy=TenancyService(tenancy_store, clock),
             authenticator=authenticator,
             job_store=job_store,
             deferrals=deferrals,
             job_runner=runner,
             scheduler=Scheduler(
-                run_store,
-                waiting,
-                PostgresRequestStore(database),
-                hints,
-                tail,
-                clock,
-                retry,
-                hint_timeout=settings.hint_timeout,
+                run_store, deferrals, waiting, hints, tail, clock, retry, hint_timeout=settings.hint_timeout
             ),
             waiting=waiting,
             hints=hints,
             event_tail=tail,
+            recurring=recurring,
             webhooks=WebhooksService(webhook_store, seal, clock, allow_private=settings.webhook_allow_private),
             webhook_deliverer=WebhookDeliverer(
                 webhook_store,
@@ -215,6 +224,16 @@ async def open_container(
                 retention=timedelta(seconds=settings.webhook_retention),
             ),
         )
+
+
+def _recurring(settings: Settings, database: Database, clock: Clock) -> Recurring:
+    retention = Retention(
+        PostgresRetentionStore(database),
+        PostgresRequestStore(database),
+        RetentionPolicy(timedelta(seconds=settings.kept_succeeded), timedelta(seconds=settings.kept_failed)),
+    )
+    cron = Cron(settings.retention_schedule, time_zone_of(settings.time_zone))
+    return Recurring(PostgresScheduleStore(database), [Schedule("retention", cron, retention.sweep)], clock)
 
 
 def _handlers(

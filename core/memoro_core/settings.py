@@ -13,10 +13,12 @@ from pydantic import (
     PostgresDsn,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from memoro_core.jobs.cron import Cron, time_zone_of
 from memoro_core.jobs.model import JobKind
 from memoro_core.redis_address import parse_redis_url
 
@@ -70,6 +72,11 @@ class Settings(BaseSettings):
     auth_cache_ttl: float = Field(default=1.0, gt=0, le=2.0)
     """How long a key's standing is remembered; a revocation takes effect within it."""
 
+    long_conversation: int = Field(default=20, ge=1)
+    """A conversation of more messages has a high priority, unless its caller says otherwise."""
+    short_text: int = Field(default=40, ge=0)
+    """A text of fewer characters has a low priority, unless its caller says otherwise."""
+
     worker_concurrency: int = Field(default=16, ge=1, le=1000)
     worker_prefetch: int = Field(default=0, ge=0, le=100)
     """How many jobs a worker hears of ahead of free slots; what it holds back, no other worker runs."""
@@ -89,6 +96,15 @@ class Settings(BaseSettings):
     """How often the scheduler looks for jobs whose turn it is, while there are none."""
     hint_timeout: float = Field(default=5.0, gt=0)
     """A queued job whose hint is older than this is hinted again."""
+
+    time_zone: str = "UTC"
+    """The IANA name of the zone that schedules are read in."""
+    retention_schedule: str = "*/10 * * * *"
+    """When what is old is deleted: a cron expression."""
+    kept_succeeded: float = Field(default=7 * 86_400.0, ge=3600)
+    """How long jobs are kept that succeeded or were cancelled, where their tier does not say."""
+    kept_failed: float = Field(default=30 * 86_400.0, ge=3600)
+    """How long failed jobs are kept, where their tier does not say."""
 
     secret_key: SecretStr | None = Field(default=None, min_length=32)
     """What seals webhook secrets in the database; the same for all servers and workers. None: they are not sealed."""
@@ -129,6 +145,18 @@ class Settings(BaseSettings):
         if "openai" in (self.embedding_provider, self.extraction_provider) and self.openai_api_key is None:
             raise ValueError("the openai provider needs OPENAI_API_KEY")
         return self
+
+    @field_validator("time_zone")
+    @classmethod
+    def _check_time_zone(cls, name: str) -> str:
+        time_zone_of(name)
+        return name
+
+    @field_validator("retention_schedule")
+    @classmethod
+    def _check_schedule(cls, expression: str) -> str:
+        Cron(expression, time_zone_of("UTC"))
+        return expression
 
     @property
     def owner_database_url(self) -> str:

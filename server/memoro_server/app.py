@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha.reflection import aio as reflection
 
 from memoro.v1 import admin_service_pb2, jobs_service_pb2, memory_service_pb2, webhooks_service_pb2
 from memoro_core.container import Container
+from memoro_core.limits.streams import OpenStreams
 from memoro_core.settings import Settings
 from memoro_server.interceptors import Interceptor
 from memoro_server.interceptors.authentication import AuthenticationInterceptor
@@ -24,6 +25,7 @@ from memoro_server.interceptors.drain import DrainInterceptor
 from memoro_server.interceptors.errors import ErrorsInterceptor
 from memoro_server.interceptors.request_id import RequestIdInterceptor
 from memoro_server.interceptors.telemetry import TelemetryInterceptor
+from memoro_server.interceptors.tracing import TracingInterceptor
 from memoro_server.interceptors.validation import ValidationInterceptor
 from memoro_server.metrics import ServerMetrics
 from memoro_server.monitor import Monitor
@@ -131,6 +133,7 @@ class MemoroServer:
     def _interceptors(self, container: Container, rules: Rules) -> Sequence[Interceptor]:
         return (
             RequestIdInterceptor(),
+            TracingInterceptor(),
             TelemetryInterceptor(self._metrics),
             ErrorsInterceptor(),
             self._drain,
@@ -145,7 +148,12 @@ class MemoroServer:
             MEMORY: (MemoryServicer(container.memories, container.search, rules), GraphServicer(container.graph)),
             JOBS: (
                 JobsServicer(
-                    container.jobs, container.watcher, container.clock, heartbeat_interval=settings.watch_heartbeat
+                    container.jobs,
+                    container.watcher,
+                    container.tenant_watcher,
+                    OpenStreams(),
+                    container.clock,
+                    heartbeat_interval=settings.watch_heartbeat,
                 ),
             ),
             ADMIN: (AdminServicer(container.tenancy, container.clock), QueuesServicer(container.operations)),

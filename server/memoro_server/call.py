@@ -30,13 +30,14 @@ class Method:
 class Call:
     """What the interceptors have found out about a call. `principal` is set once it is authenticated."""
 
-    __slots__ = ("_principal", "authorization", "context", "method", "reason", "request_id")
+    __slots__ = ("_principal", "authorization", "context", "method", "reason", "request_id", "trace_parent")
 
     def __init__(self, method: Method, context: Context) -> None:
         self.method = method
         self.context = context
         self.request_id = ""
         self.authorization: str | None = None
+        self.trace_parent: str | None = None
         self.reason = ""
         self._principal: Principal | None = None
 

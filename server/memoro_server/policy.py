@@ -50,6 +50,7 @@ POLICIES: Final[Mapping[str, Policy]] = {
     _JOBS + "GetJob": Policy(Scope.READ, 1, True, 30.0),
     _JOBS + "ListJobs": Policy(Scope.READ, 2, True, 30.0),
     _JOBS + "WatchJob": Policy(Scope.READ, 1, True, _DAY, streaming=True),
+    _JOBS + "WatchJobs": Policy(Scope.READ, 5, True, _DAY, streaming=True),
     _JOBS + "CancelJob": Policy(Scope.JOBS, 1, True, 30.0),
     _JOBS + "RetryJob": Policy(Scope.JOBS, 1, True, 30.0),
     _ADMIN + "CreateTenant": Policy(Scope.ADMIN, 1, True, 30.0),

@@ -47,6 +47,7 @@ class Things:
     entity_name: str
     memories_token: str
     resume_token: str
+    feed_token: str
     endpoint_id: str
     event_id: str
 
@@ -107,6 +108,12 @@ def an_endpoint_of_its_own(outcome: Outcome, response: Any, things: Things) -> N
     assert response.endpoint.id not in {"", things.endpoint_id}
 
 
+def nothing_under_way(outcome: Outcome, response: Any, things: Things) -> None:
+    """No snapshot, though the first tenant has a job that waits: at once the heartbeat that ends the snapshots."""
+    assert outcome.code is grpc.StatusCode.OK, outcome
+    assert response.HasField("heartbeat")
+
+
 def _create(text: str = TEXT) -> pb.CreateMemoryRequest:
     return pb.CreateMemoryRequest(request_id=REQUEST_ID, user_id=USER, text=text)
 
@@ -143,6 +150,7 @@ TABLE: dict[str, Row] = {
     JOBS + "GetJob": Row(lambda a: jobs.GetJobRequest(job_id=a.job_id), NO_JOB),
     JOBS + "ListJobs": Row(lambda a: jobs.ListJobsRequest(user_id=USER), nothing("jobs")),
     JOBS + "WatchJob": Row(lambda a: jobs.WatchJobRequest(job_id=a.job_id), NO_JOB),
+    JOBS + "WatchJobs": Row(lambda a: jobs.WatchJobsRequest(user_id=USER), nothing_under_way),
     JOBS + "CancelJob": Row(lambda a: jobs.CancelJobRequest(job_id=a.job_id), NO_JOB),
     JOBS + "RetryJob": Row(lambda a: jobs.RetryJobRequest(job_id=a.job_id), NO_JOB),
     WEBHOOKS + "CreateWebhookEndpoint": Row(
@@ -213,6 +221,10 @@ async def _things_of(owner: Caller) -> Things:
     watching = owner.stream("JobsService/WatchJob", jobs.WatchJobRequest(job_id=made.job.id))
     snapshot = await watching.read()
     watching.cancel()
+    following = owner.stream("JobsService/WatchJobs", jobs.WatchJobsRequest())
+    under_way = await following.read()
+    assert under_way.HasField("snapshot"), "the owner has no job under way, so that hiding it proves nothing"
+    following.cancel()
     # The event that the job above has ended; no worker runs, so it stays to be sent.
     deliveries = await owner.ask("WebhooksService/ListDeliveries", webhooks.ListDeliveriesRequest())
     return Things(
@@ -224,6 +236,7 @@ async def _things_of(owner: Caller) -> Things:
         entity_name=entities[0].name,
         memories_token=page.next_page_token,
         resume_token=snapshot.resume_token,
+        feed_token=under_way.resume_token,
         endpoint_id=endpoint.endpoint.id,
         event_id=deliveries.deliveries[0].event_id,
     )
@@ -275,6 +288,10 @@ async def test_tokens_of_one_tenant_are_none_of_another(two: Two) -> None:
     theirs = await stranger.ask("MemoryService/CreateMemory", _create())
     watch = jobs.WatchJobRequest(job_id=theirs.job.id, resume_token=two.things.resume_token)
     outcome = await stranger.call("JobsService/WatchJob", watch)
+    assert outcome.info.reason == "RESUME_TOKEN_INVALID"
+    follow = jobs.WatchJobsRequest(resume_token=two.things.feed_token)
+    assert (await two.owner.call("JobsService/WatchJobs", follow)).code is grpc.StatusCode.OK
+    outcome = await stranger.call("JobsService/WatchJobs", follow)
     assert outcome.info.reason == "RESUME_TOKEN_INVALID"
 
 

@@ -91,6 +91,9 @@ class SilentTail:
     def subscribe(self, tenant_id: TenantId, job_id: JobId) -> AbstractAsyncContextManager[EventSubscription]:
         raise NotImplementedError
 
+    def follow(self, tenant_id: TenantId) -> AbstractAsyncContextManager[EventSubscription]:
+        raise NotImplementedError
+
 
 async def claim(domain: Domain, ref: JobRef, *, now: datetime | None = None) -> Claim:
     """Takes a job as a worker would."""

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from memoro_core.errors import unavailable
 from memoro_core.ids import JobId, TenantId
+from memoro_core.jobs.hints import HintClass
 from memoro_core.jobs.model import JobRef, JobState
 from memoro_core.jobs.slots import Slots
 from memoro_core.queue.broker import READ_TIMEOUT, HintBroker
@@ -86,6 +87,14 @@ class Worker:
             return set(refs) <= set(self.runner.refs)
 
         await until(all_read)
+
+    async def is_idle(self) -> None:
+        """Waits until every slot is free again, and none is reserved."""
+
+        async def idle() -> bool:
+            return self.slots.free == self.slots.room(HintClass.FRESH) == self.slots.total
+
+        await until(idle, seconds=5)
 
     async def runs(self, count: int) -> None:
         """Waits until so many jobs run at once."""

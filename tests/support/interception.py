@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from memoro.v1 import jobs_service_pb2
 from memoro_core.errors import Code, MemoroError, Reason
 from memoro_core.ids import ApiKeyId, TenantId, new_id
-from memoro_core.tenancy.model import Principal, Scope, Tier
+from memoro_core.tenancy.model import Principal, Scope, Tier, TierLimits
 from memoro_server.call import Call
 from memoro_server.interceptors.authentication import AuthenticationInterceptor
 from memoro_server.interceptors.deadline import DeadlineInterceptor
@@ -47,7 +47,7 @@ class OneKey:
         }.get(authorization or "")
         if scopes is None:
             raise MemoroError(Code.UNAUTHENTICATED, Reason.CREDENTIALS_INVALID, "the key is not valid")
-        return Principal(TenantId(new_id()), ApiKeyId(new_id()), scopes, Tier.FREE)
+        return Principal(TenantId(new_id()), ApiKeyId(new_id()), scopes, Tier.FREE, TierLimits(100))
 
 
 class ScriptedJobs:
@@ -70,6 +70,10 @@ class ScriptedJobs:
         return await self._unary(request, call)
 
     async def WatchJob(self, request: Any, call: Call) -> AsyncIterator[Any]:
+        async for response in self._stream(request, call):
+            yield response
+
+    async def WatchJobs(self, request: Any, call: Call) -> AsyncIterator[Any]:
         async for response in self._stream(request, call):
             yield response
 

@@ -17,7 +17,7 @@ from memoro_core.postgres.answer_store import PostgresAnswerStore
 from memoro_core.postgres.deferral_store import PostgresDeferralStore
 from memoro_core.postgres.queue_store import PostgresQueueStore
 from memoro_core.postgres.retry_store import PostgresRetryStore
-from memoro_core.tenancy.model import Principal, Scope, Tier
+from memoro_core.tenancy.model import Principal, Scope, Tier, TierLimits
 from tests.support.domain import Domain, fresh_name
 from tests.support.jobs import claim, now
 
@@ -79,5 +79,5 @@ def operations_of(domain: Domain, tail: EventTail) -> Operations:
     service = OperationsService(
         queues, retries, deferrals, PostgresAnswerStore(database), tail, SystemClock(), max_attempts=5
     )
-    principal = Principal(TenantId(new_id()), ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.FREE)
+    principal = Principal(TenantId(new_id()), ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.FREE, TierLimits(100))
     return Operations(domain, service, deferrals, retries, queues, principal)

@@ -44,6 +44,7 @@ async def work(settings: Settings, stop: asyncio.Event, *, handlers: MakeHandler
                 keep_scheduling(
                     container.scheduler,
                     Dispatcher(container.waiting, container.hints, container.clock),
+                    container.recurring,
                     Leadership(settings, SCHEDULER_LOCK),
                     interval=settings.scheduler_interval,
                     poll=settings.scheduler_poll,

@@ -11,6 +11,7 @@ from prometheus_client import Gauge
 
 from memoro_core.errors import MemoroError
 from memoro_core.jobs.dispatch import Dispatcher
+from memoro_core.jobs.recurring import Recurring
 from memoro_core.jobs.scheduler import Scheduler
 from memoro_core.postgres.leader import Leadership
 from memoro_core.tasks import end_task
@@ -23,13 +24,16 @@ _BUSY_PAUSE: Final = 0.02
 async def keep_scheduling(
     scheduler: Scheduler,
     dispatcher: Dispatcher,
+    recurring: Recurring,
     leadership: Leadership,
     *,
     interval: float,
     poll: float,
     leads: Gauge,
 ) -> None:
-    """While this process leads: a round each `interval` seconds, and jobs dispatched as workers get free; for ever."""
+    """While this process leads: a round each `interval` seconds, recurring work when its time has come, and jobs
+    dispatched as workers get free; for ever.
+    """
     leading = asyncio.Event()
     dispatching = asyncio.create_task(_dispatch(dispatcher, leading, poll))
     try:
@@ -42,6 +46,7 @@ async def keep_scheduling(
                 _log.info("scheduler_leads")
             if leader:
                 await _survive("round_failed", scheduler.round)
+                await _survive("schedules_not_read", recurring.round)
             await asyncio.sleep(interval)
     finally:
         await end_task(dispatching)

@@ -72,6 +72,10 @@ class EventTail(Protocol):
         """The events of a job from the moment the block is entered."""
         ...
 
+    def follow(self, tenant_id: TenantId) -> AbstractAsyncContextManager[EventSubscription]:
+        """No events, only None: something has happened to a job of the tenant, or may have."""
+        ...
+
 
 class EventSubscription(Protocol):
     """What has arrived for one watch of a job and is not yet read."""

@@ -30,6 +30,7 @@ from memoro_core.jobs.run_ports import JobCancelled, JobHandler, LeaseLost, RunS
 from memoro_core.jobs.service import job_not_found
 from memoro_core.jobs.states import cancelled, failed
 from memoro_core.tasks import end_task
+from memoro_core.tracing import attempt_span
 
 _log = structlog.get_logger(__name__)
 _CLAIM_BATCH: Final = 64
@@ -194,9 +195,12 @@ class JobRunner:
             del self._runs[run.claim.ref]
 
     async def _see_through(self, run: Run) -> JobState | None:
-        ref, attempt = run.claim.ref, run.claim.job.attempt
-        with structlog.contextvars.bound_contextvars(
-            job_id=str(ref.job_id), tenant_id=str(ref.tenant_id), attempt=attempt
+        ref, job = run.claim.ref, run.claim.job
+        with (
+            structlog.contextvars.bound_contextvars(
+                job_id=str(ref.job_id), tenant_id=str(ref.tenant_id), attempt=job.attempt
+            ),
+            attempt_span(job.trace_parent, kind=job.kind, job_id=ref.job_id, attempt=job.attempt) as ended,
         ):
             try:
                 event = await self._attempt(run)
@@ -213,7 +217,9 @@ class JobRunner:
                 _log.warning("end_not_written", reason=error.message)
                 return None
             await self._tail.publish(ref.tenant_id, ref.job_id, [event])
-            _log.info("attempt_ended", state=str(event.state), reason=event.error.reason if event.error else None)
+            reason = event.error.reason if event.error else None
+            ended(event.state, reason)
+            _log.info("attempt_ended", state=str(event.state), reason=reason)
             return event.state
 
     async def _attempt(self, run: Run) -> JobEvent:

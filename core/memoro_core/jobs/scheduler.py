@@ -9,15 +9,13 @@ import structlog
 
 from memoro_core.clock import Clock
 from memoro_core.errors import MemoroError
-from memoro_core.idempotency import RETENTION, RequestStore
+from memoro_core.jobs.operation_ports import DeferralStore
 from memoro_core.jobs.ports import EventTail, HintQueue
 from memoro_core.jobs.retry import RetryPolicy
 from memoro_core.jobs.run_ports import RunStore
 from memoro_core.jobs.scheduling_ports import SchedulingStore
 from memoro_core.jobs.states import lost
 
-_FORGOTTEN_AT_ONCE: Final = 10_000
-"""Request ids that one round forgets at most: more than arrive between two rounds."""
 _CLOCK_SKEW: Final = timedelta(seconds=2)
 """How far the clocks of Redis and of those who mark jobs hinted may differ."""
 _BATCH: Final = 500
@@ -30,8 +28,8 @@ class Scheduler:
     def __init__(
         self,
         runs: RunStore,
+        deferrals: DeferralStore,
         waiting: SchedulingStore,
-        requests: RequestStore,
         hints: HintQueue,
         tail: EventTail,
         clock: Clock,
@@ -40,8 +38,8 @@ class Scheduler:
         hint_timeout: float,
     ) -> None:
         self._runs = runs
+        self._deferrals = deferrals
         self._waiting = waiting
-        self._requests = requests
         self._hints = hints
         self._tail = tail
         self._clock = clock
@@ -49,10 +47,10 @@ class Scheduler:
         self._hint_timeout = timedelta(seconds=hint_timeout)
 
     async def round(self) -> None:
-        """Requeues or ends what lost its worker, and lets jobs wait again whose hint was lost. Raises UNAVAILABLE."""
+        """Ends or requeues lost runs; lets jobs wait again that were put off until now or lost their hint."""
         await self._reap()
+        await self._release_deferred()
         await self._find_lost_hints()
-        await self._requests.forget(before=self._clock.now() - RETENTION, limit=_FORGOTTEN_AT_ONCE)
 
     async def _reap(self) -> None:
         now = self._clock.now()
@@ -70,6 +68,10 @@ class Scheduler:
         ]
         for ref, event in await self._runs.reap(ends, now=now):
             _log.warning("run_reaped", job_id=str(ref.job_id), attempt=event.attempt, state=str(event.state))
+            await self._tail.publish(ref.tenant_id, ref.job_id, [event])
+
+    async def _release_deferred(self) -> None:
+        for ref, event in await self._deferrals.release(now=self._clock.now(), limit=_BATCH):
             await self._tail.publish(ref.tenant_id, ref.job_id, [event])
 
     async def _find_lost_hints(self) -> None:

@@ -20,6 +20,19 @@ class Draft:
     memories: Sequence[Memory]
     job: Job
     idempotency: Idempotency | None
+    run_by_caller: bool = False
+    """Whether this call runs the job itself: then it is nobody else's to choose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Memories as they were stored, with their job if there is one."""
+
+    memories: Sequence[Memory]
+    job: Job | None
+    in_flight: bool = False
+    """Whether the job had room under the caps of its tier: then workers are to be told of it now, unless the caller
+    runs it. If not, the scheduler chooses it in its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +46,12 @@ class Replay:
 class MemoryStore(Protocol):
     """Memories in the database. A known request id with another payload is REQUEST_ID_REUSED everywhere."""
 
-    async def accept(self, tenant_id: TenantId, drafts: Sequence[Draft]) -> Sequence[Draft | Replay | Exception]:
-        """Stores drafts of one text each, in one transaction; a verdict per draft: as stored, a replay, or refused."""
+    async def accept(self, tenant_id: TenantId, drafts: Sequence[Draft]) -> Sequence[Stored | Replay | Exception]:
+        """Stores drafts of one text each, in one transaction; a verdict per draft: stored, a replay, or refused."""
         ...
 
-    async def accept_conversation(self, tenant_id: TenantId, draft: Draft) -> Draft | Replay:
-        """Stores messages at the end of their conversation; the draft as stored, with the positions they got."""
+    async def accept_conversation(self, tenant_id: TenantId, draft: Draft) -> Stored | Replay:
+        """Stores messages at the end of their conversation; as stored, with the positions they got."""
         ...
 
     async def get(self, tenant_id: TenantId, memory_ids: Sequence[MemoryId]) -> Sequence[Memory]:
@@ -59,8 +72,8 @@ class MemoryStore(Protocol):
 
     async def update(
         self, tenant_id: TenantId, draft: Draft | Memory, *, expected_version: int, idempotency: Idempotency | None
-    ) -> Replay | bool:
-        """Writes one changed memory, with a job (Draft) or without; False when its version is not the expected one."""
+    ) -> Stored | Replay | None:
+        """Writes one changed memory, with a job (Draft) or without; None when its version is not the expected one."""
         ...
 
     async def delete(

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+import structlog
+
 from memoro_core.batching import Coalescer
 from memoro_core.clock import Clock
 from memoro_core.errors import Reason, etag_mismatch, not_found
@@ -28,14 +30,16 @@ from memoro_core.memory.model import (
     ProcessingMode,
     Role,
 )
-from memoro_core.memory.ports import Draft, Hinter, JobExecutor, MemoryStore, Replay
+from memoro_core.memory.ports import Draft, Hinter, JobExecutor, MemoryStore, Replay, Stored
 from memoro_core.memory.priority import PriorityRule
 from memoro_core.paging import Page, cut, identifier
+from memoro_core.tracing import current_trace_parent
 
 ACCEPT_BATCH: Final = 128
 """How many concurrent adds of a tenant are stored in one transaction at most; the next gathers while it commits."""
 ACCEPT_LINGER: Final = 0.008
 """Seconds that a transaction waits for more adds of a tenant whose last one held several."""
+_log: Final = structlog.get_logger(__name__)
 
 
 class MemoryService:
@@ -62,7 +66,7 @@ class MemoryService:
         self._clock = clock
         self._priorities = priorities
         self._max_attempts = max_attempts
-        self._accepting: Coalescer[TenantId, Draft, Draft | Replay] = Coalescer(
+        self._accepting: Coalescer[TenantId, Draft, Stored | Replay] = Coalescer(
             store.accept, max_items=ACCEPT_BATCH, linger=ACCEPT_LINGER
         )
 
@@ -81,11 +85,12 @@ class MemoryService:
             new.user_id, MemoryKind.TEXT, new.text, job_id, now, metadata=new.metadata, occurred_at=new.occurred_at
         )
         priority = new.priority or self._priorities.for_text(new.text)
-        draft = Draft([memory], self._job(job_id, [memory], priority, now), idempotency)
+        run_by_caller = processing is ProcessingMode.SYNC
+        draft = Draft([memory], self._job(job_id, [memory], priority, now), idempotency, run_by_caller)
         verdict = await self._accepting.submit(tenant_id, draft)
         if isinstance(verdict, Replay):
             return await self._replayed(tenant_id, verdict)
-        if processing is ProcessingMode.SYNC:
+        if run_by_caller:
             job = await self._executor.execute(JobRef(tenant_id, job_id))
             return Accepted(await self._store.get(tenant_id, [memory.id]) or [memory], job)
         return self._queued(tenant_id, verdict)
@@ -175,18 +180,16 @@ class MemoryService:
                 version=old.version + 1,
                 updated_at=now,
             )
-            draft: Draft | None = None
+            draft: Draft | Memory = memory
             if memory.text != old.text or memory.occurred_at != old.occurred_at:
                 job_id = JobId(new_id())
                 memory = dataclasses.replace(memory, status=MemoryStatus.PENDING, job_id=job_id)
                 draft = Draft([memory], self._job(job_id, [memory], Priority.NORMAL, now), idempotency)
-            written = await self._store.update(
-                tenant_id, draft or memory, expected_version=old.version, idempotency=idempotency
-            )
+            written = await self._store.update(tenant_id, draft, expected_version=old.version, idempotency=idempotency)
             if isinstance(written, Replay):
                 return await self._replayed(tenant_id, written)
-            if written:
-                return self._queued(tenant_id, draft) if draft else Accepted([memory], None)
+            if written is not None:
+                return self._queued(tenant_id, written)
             # Another call changed it in between: decide again on what it now is.
 
     async def delete(
@@ -212,9 +215,12 @@ class MemoryService:
         """Waits for what is being stored."""
         await self._accepting.close()
 
-    def _queued(self, tenant_id: TenantId, draft: Draft) -> Accepted:
-        self._hinter.hint(JobRef(tenant_id, draft.job.id))
-        return Accepted(draft.memories, draft.job)
+    def _queued(self, tenant_id: TenantId, stored: Stored) -> Accepted:
+        if stored.job is not None:
+            if stored.in_flight:
+                self._hinter.hint(JobRef(tenant_id, stored.job.id))
+            _log.debug("job_hinted" if stored.in_flight else "job_waits", job_id=str(stored.job.id))
+        return Accepted(stored.memories, stored.job)
 
     async def _replayed(self, tenant_id: TenantId, replay: Replay) -> Accepted:
         memories = await self._store.get(tenant_id, replay.memory_ids)
@@ -237,6 +243,7 @@ class MemoryService:
             run_at=now,
             sequence=1,
             created_at=now,
+            trace_parent=current_trace_parent(),
         )
 
     @staticmethod

@@ -16,7 +16,7 @@ from memoro_core.idempotency import Idempotency, request_id_reused
 from memoro_core.ids import JobId, MemoryId, TenantId, UserId
 from memoro_core.jobs.model import Job, JobEvent
 from memoro_core.memory.model import Memory, MemoryFilter
-from memoro_core.memory.ports import Draft, Replay
+from memoro_core.memory.ports import Draft, Replay, Stored
 from memoro_core.memory.service import content_hash
 from memoro_core.postgres.database import Connection, Database
 from memoro_core.postgres.graph_traces import remove_traces_in
@@ -32,7 +32,7 @@ class PostgresMemoryStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def accept(self, tenant_id: TenantId, drafts: Sequence[Draft]) -> Sequence[Draft | Replay | Exception]:
+    async def accept(self, tenant_id: TenantId, drafts: Sequence[Draft]) -> Sequence[Stored | Replay | Exception]:
         try:
             async with self._database.tenant_tx(tenant_id) as connection:
                 return await _accept(connection, tenant_id, drafts)
@@ -42,10 +42,10 @@ class PostgresMemoryStore:
                 return [error]
             return [verdict for draft in drafts for verdict in await self.accept(tenant_id, [draft])]
 
-    async def accept_conversation(self, tenant_id: TenantId, draft: Draft) -> Draft | Replay:
+    async def accept_conversation(self, tenant_id: TenantId, draft: Draft) -> Stored | Replay:
         job, messages, idempotency = draft.job, draft.memories, draft.idempotency
         async with self._database.tenant_tx(tenant_id) as connection:
-            first_position = await connection.fetchval(
+            row = await connection.fetchrow(
                 _SQL["accept_conversation"],
                 tenant_id,
                 job.created_at,
@@ -65,16 +65,18 @@ class PostgresMemoryStore:
                 job.stages,
                 job.max_attempts,
                 _queued_event(job),
+                job.trace_parent,
             )
-            if first_position is None:
+            if row is None:
                 assert idempotency is not None
                 replay = await _find_request(connection, tenant_id, idempotency)
                 assert replay is not None
                 return replay
         placed = [
-            dataclasses.replace(message, position=first_position + place) for place, message in enumerate(messages)
+            dataclasses.replace(message, position=row["first_position"] + place)
+            for place, message in enumerate(messages)
         ]
-        return dataclasses.replace(draft, memories=placed)
+        return Stored(placed, job, row["hinted"])
 
     async def get(self, tenant_id: TenantId, memory_ids: Sequence[MemoryId]) -> Sequence[Memory]:
         async with self._database.tenant_tx(tenant_id) as connection:
@@ -109,7 +111,7 @@ class PostgresMemoryStore:
 
     async def update(
         self, tenant_id: TenantId, draft: Draft | Memory, *, expected_version: int, idempotency: Idempotency | None
-    ) -> Replay | bool:
+    ) -> Stored | Replay | None:
         memory = draft if isinstance(draft, Memory) else draft.memories[0]
         job = None if isinstance(draft, Memory) else draft.job
         async with self._database.tenant_tx(tenant_id) as connection:
@@ -117,7 +119,7 @@ class PostgresMemoryStore:
             answer = _answer([memory.id], job.id if job else None)
             if locked is None or locked["version"] != expected_version:
                 # It may have been this very request, sent twice, that changed it while this one waited.
-                return await _find_request(connection, tenant_id, idempotency) or False
+                return await _find_request(connection, tenant_id, idempotency)
             if replay := await _record(connection, tenant_id, idempotency, answer, now=memory.updated_at):
                 return replay
             await connection.execute(
@@ -132,20 +134,22 @@ class PostgresMemoryStore:
                 memory.job_id,
                 memory.updated_at,
             )
-            if job is not None:
-                await connection.execute(
-                    _SQL["queue_job"],
-                    tenant_id,
-                    job.id,
-                    job.priority,
-                    job.user_id,
-                    job.memory_ids,
-                    job.stages,
-                    job.max_attempts,
-                    job.created_at,
-                    _queued_event(job),
-                )
-        return True
+            if job is None:
+                return Stored([memory], None)
+            in_flight = await connection.fetchval(
+                _SQL["queue_job"],
+                tenant_id,
+                job.id,
+                job.priority,
+                job.user_id,
+                job.memory_ids,
+                job.stages,
+                job.max_attempts,
+                job.created_at,
+                _queued_event(job),
+                job.trace_parent,
+            )
+        return Stored([memory], job, in_flight)
 
     async def delete(
         self,
@@ -179,7 +183,7 @@ class PostgresMemoryStore:
 
 async def _accept(
     connection: Connection, tenant_id: TenantId, drafts: Sequence[Draft]
-) -> Sequence[Draft | Replay | MemoroError]:
+) -> Sequence[Stored | Replay | MemoroError]:
     first = drafts[0].job
     rows = await connection.fetch(
         _SQL["accept"],
@@ -198,16 +202,15 @@ async def _accept(
         first.stages,
         first.max_attempts,
         [_queued_event(draft.job) for draft in drafts],
+        [draft.run_by_caller for draft in drafts],
+        [draft.job.trace_parent for draft in drafts],
     )
-    if len(rows) == len(drafts):
-        return drafts
-    stored = {row["job_id"] for row in rows}
-    known = await _find_requests(
-        connection, tenant_id, [d.idempotency for d in drafts if d.idempotency and d.job.id not in stored]
-    )
+    hinted: dict[JobId, bool] = {row["job_id"]: row["hinted"] for row in rows}
+    repeated = [draft.idempotency for draft in drafts if draft.idempotency and draft.job.id not in hinted]
+    known = await _find_requests(connection, tenant_id, repeated) if repeated else {}
     return [
-        draft
-        if draft.job.id in stored or draft.idempotency is None
+        Stored(draft.memories, draft.job, hinted[draft.job.id])
+        if draft.job.id in hinted or draft.idempotency is None
         else _verdict(draft.idempotency, known[draft.idempotency.request_id])
         for draft in drafts
     ]

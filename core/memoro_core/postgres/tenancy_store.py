@@ -13,7 +13,7 @@ from memoro_core.idempotency import request_id_reused
 from memoro_core.ids import ApiKeyId, TenantId
 from memoro_core.postgres.database import Connection, Database
 from memoro_core.postgres.queries import load_queries
-from memoro_core.tenancy.model import ApiKey, Scope, Tenant, TenantState, Tier
+from memoro_core.tenancy.model import ApiKey, Scope, Tenant, TenantState, Tier, TierLimits
 from memoro_core.tenancy.ports import Credential, Request
 from memoro_core.tenancy.service import tenant_exists
 
@@ -117,6 +117,7 @@ class PostgresTenancyStore:
             expires_at=row["expires_at"],
             revoked_at=row["revoked_at"],
             tier=Tier(row["tier"]),
+            limits=TierLimits(row["open_streams"], row["jobs_kept"]),
             tenant_state=TenantState(row["state"]),
         )
 

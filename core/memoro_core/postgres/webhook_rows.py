@@ -65,4 +65,5 @@ def claim_of(row: Record, now: datetime) -> DeliveryClaim:
         payload=row["payload"],
         sealed_secrets=tuple(secrets),
         failing_since=row["failing_since"],
+        trace_parent=row["trace_parent"],
     )

@@ -33,8 +33,8 @@ _hand_back: Final = Script("hand_back")
 class ReclaimPolicy:
     """When hints whose reader is gone go to another; in seconds."""
 
-    every: float = 5.0
-    idle: float = 10.0
+    every: float = 2.0
+    idle: float = 5.0
     """How long a hint may stay unacknowledged."""
     deliveries: int = 20
     """How often a hint is given to a reader. What none could acknowledge is dropped: its jobs will be hinted anew."""

@@ -30,6 +30,7 @@ from memoro_core.tasks import end_task
 
 _EVENT: Final = TypeAdapter(JobEvent)
 _ID_LENGTH: Final = 36
+_ANY_JOB: Final = b""
 _MAX_UNSENT: Final = 20_000
 _MAX_BATCH: Final = 1_000
 _MAX_UNREAD: Final = 256
@@ -68,9 +69,20 @@ class RedisEventTail:
 
         With Redis away the block is entered all the same, after a second; events then come once it is back.
         """
-        channel, job, inbox = event_channel(tenant_id), str(job_id).encode(), Inbox()
-        await self._listener.add(channel, job, inbox)
+        async with self._listening(event_channel(tenant_id), str(job_id).encode()) as inbox:
+            yield inbox
+
+    @asynccontextmanager
+    async def follow(self, tenant_id: TenantId) -> AsyncIterator[Inbox]:
+        """Says with None that something was published of any job of the tenant, or that it may have been missed."""
+        async with self._listening(event_channel(tenant_id), _ANY_JOB) as inbox:
+            yield inbox
+
+    @asynccontextmanager
+    async def _listening(self, channel: str, job: bytes) -> AsyncIterator[Inbox]:
+        inbox = Inbox()
         try:
+            await self._listener.add(channel, job, inbox)
             yield inbox
         finally:
             self._listener.remove(channel, job, inbox)
@@ -256,6 +268,8 @@ class _Listener:
             channel.lagging = False
             channel.confirmed.set()
         elif message["type"] == "message":
+            for follower in channel.inboxes.get(_ANY_JOB, ()):
+                follower.missed()
             for line in message["data"].split(b"\n"):
                 if inboxes := channel.inboxes.get(line[:_ID_LENGTH]):
                     event = _EVENT.validate_json(line[_ID_LENGTH:])

@@ -82,7 +82,9 @@ class Authenticator:
         if credential.tenant_state is TenantState.SUSPENDED:
             return MemoroError(Code.PERMISSION_DENIED, Reason.TENANT_SUSPENDED, "the tenant is suspended")
         self._tiers[credential.tenant_id] = credential.tier
-        return Principal(credential.tenant_id, credential.api_key_id, credential.scopes, credential.tier)
+        return Principal(
+            credential.tenant_id, credential.api_key_id, credential.scopes, credential.tier, credential.limits
+        )
 
 
 def _past(moment: datetime | None, now: datetime) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -30,6 +30,14 @@ class Tier(StrEnum):
     FREE = "free"
     PRO = "pro"
     ENTERPRISE = "enterprise"
+
+
+@dataclass(frozen=True, slots=True)
+class TierLimits:
+    """What a tenant of a tier may do at once. `jobs_kept`: how long ended jobs are kept; None: as the settings say."""
+
+    open_streams: int
+    jobs_kept: timedelta | None = None
 
 
 class TenantState(StrEnum):
@@ -70,9 +78,10 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls: the tenant and the key it showed, with what that key may do."""
+    """Who calls: the tenant and the key it showed, with what that key may do and what its tier allows."""
 
     tenant_id: TenantId
     api_key_id: ApiKeyId
     scopes: frozenset[Scope]
     tier: Tier
+    limits: TierLimits

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import ApiKeyId, TenantId
-from memoro_core.tenancy.model import ApiKey, Scope, Tenant, TenantState, Tier
+from memoro_core.tenancy.model import ApiKey, Scope, Tenant, TenantState, Tier, TierLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Credential:
     expires_at: datetime | None
     revoked_at: datetime | None
     tier: Tier
+    limits: TierLimits
     tenant_state: TenantState
 
 

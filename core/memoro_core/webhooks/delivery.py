@@ -16,6 +16,7 @@ from memoro_core.clock import Clock
 from memoro_core.errors import MemoroError
 from memoro_core.ids import WebhookEndpointId
 from memoro_core.tasks import end_task
+from memoro_core.tracing import trace_headers, trace_id_of
 from memoro_core.webhooks.backoff import DeliveryPolicy
 from memoro_core.webhooks.events import webhook_disabled
 from memoro_core.webhooks.model import DeliveryClaim, DeliveryState, Outcome
@@ -137,6 +138,8 @@ class WebhookDeliverer:
 
     async def _attempt(self, claim: DeliveryClaim, told: Callable[[DeliveryState], None]) -> None:
         log = _log.bind(event_id=str(claim.event_id), endpoint_id=str(claim.endpoint_id), attempt=claim.attempt)
+        if trace_id := trace_id_of(claim.trace_parent):
+            log = log.bind(trace_id=trace_id)
         try:
             outcome = await self._send(claim)
             now = self._clock.now()
@@ -168,6 +171,7 @@ class WebhookDeliverer:
             "webhook-id": str(claim.event_id),
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": signatures,
+            **trace_headers(claim.trace_parent),
         }
         return await self._sender.post(claim.url, headers, claim.payload.encode())
 

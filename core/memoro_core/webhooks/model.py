@@ -110,6 +110,8 @@ class DeliveryClaim:
     payload: str = field(repr=False)
     sealed_secrets: Sequence[bytes] = field(repr=False)
     failing_since: datetime | None
+    trace_parent: str | None = None
+    """The trace of the call that made the job of which the event tells, as long as that job is kept."""
 
 
 @dataclass(frozen=True, slots=True)

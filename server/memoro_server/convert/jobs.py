@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from memoro.v1 import jobs_pb2, jobs_service_pb2, memory_pb2
 from memoro_core.ids import JobId, UserId
+from memoro_core.jobs.feed_ports import FeedFilter
 from memoro_core.jobs.model import (
     PLANNED_STAGES,
     Job,
@@ -60,6 +61,15 @@ def to_job_filter(request: jobs_service_pb2.ListJobsRequest) -> JobFilter:
         user_id=UserId(request.user_id) if request.user_id else None,
         created_from=to_time(request, "created_from"),
         created_until=to_time(request, "created_until"),
+    )
+
+
+def to_feed_filter(request: jobs_service_pb2.WatchJobsRequest) -> FeedFilter:
+    """Which jobs a watch of a tenant's is to tell of."""
+    return FeedFilter(
+        states=frozenset() if 0 in request.states else frozenset(_STATE_OF[number] for number in request.states),
+        kinds=frozenset() if 0 in request.kinds else frozenset(_KIND_OF[number] for number in request.kinds),
+        user_id=UserId(request.user_id) if request.user_id else None,
     )
 
 

@@ -9,6 +9,7 @@ from memoro_server.call import Handler, Method
 
 ORDER: Final = (
     "request_id",
+    "tracing",
     "telemetry",
     "errors",
     "drain",
@@ -19,8 +20,9 @@ ORDER: Final = (
 )
 """The order of the interceptors, whichever of them a server has.
 
-The request id comes first, so that whatever fails can be found. Errors are inside telemetry, which counts what the
-caller sees. A limit needs to know who calls; and no message is parsed before it is known that its sender may call.
+The request id comes first, so that whatever fails can be found; then the trace that the call is part of. Errors are
+inside telemetry, which counts what the caller sees. A limit needs to know who calls; and no message is parsed before it
+is known that its sender may call.
 """
 
 

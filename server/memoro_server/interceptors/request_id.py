@@ -7,6 +7,7 @@ from typing import Any, Final, TypeGuard
 from structlog.contextvars import bind_contextvars
 from uuid_utils import uuid7
 
+from memoro_core.tracing import HEADER as TRACE_PARENT
 from memoro_server.call import Call, Handler, Method
 
 HEADER: Final = "x-request-id"
@@ -30,6 +31,8 @@ class RequestIdInterceptor:
                         call.request_id = value
                 elif key == "authorization" and isinstance(value, str):
                     call.authorization = value
+                elif key == TRACE_PARENT and isinstance(value, str):
+                    call.trace_parent = value
             if not call.request_id:
                 call.request_id = str(uuid7())
             call.context.set_trailing_metadata(((HEADER, call.request_id),))

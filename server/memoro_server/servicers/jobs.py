@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 
+from memoro.v1 import jobs_pb2
 from memoro.v1 import jobs_service_pb2 as pb
 from memoro_core.clock import Clock
 from memoro_core.ids import JobId
 from memoro_core.jobs.model import Job
 from memoro_core.jobs.service import JobsService
+from memoro_core.jobs.tenant_watch import TenantWatcher
 from memoro_core.jobs.watch import JobWatcher
+from memoro_core.limits.streams import OpenStreams
 from memoro_server.call import Call
 from memoro_server.convert.idempotency import idempotency_of
-from memoro_server.convert.jobs import from_job, from_job_event, heartbeat, to_job_filter
+from memoro_server.convert.jobs import from_job, from_job_event, heartbeat, to_feed_filter, to_job_filter
 from memoro_server.convert.pages import PageSpot
 from memoro_server.convert.scalars import from_time, to_id
 
@@ -21,9 +24,20 @@ from memoro_server.convert.scalars import from_time, to_id
 class JobsServicer:
     """The calls of JobsService. `heartbeat_interval` is told to watchers, in seconds."""
 
-    def __init__(self, jobs: JobsService, watcher: JobWatcher, clock: Clock, *, heartbeat_interval: float) -> None:
+    def __init__(
+        self,
+        jobs: JobsService,
+        watcher: JobWatcher,
+        tenant_watcher: TenantWatcher,
+        streams: OpenStreams,
+        clock: Clock,
+        *,
+        heartbeat_interval: float,
+    ) -> None:
         self._jobs = jobs
         self._watcher = watcher
+        self._tenant_watcher = tenant_watcher
+        self._streams = streams
         self._clock = clock
         self._heartbeat_interval = heartbeat_interval
 
@@ -42,17 +56,39 @@ class JobsServicer:
 
     async def WatchJob(self, request: pb.WatchJobRequest, call: Call) -> AsyncGenerator[pb.WatchJobResponse]:
         job_id = JobId(to_id(request.job_id, "job_id"))
-        watching = self._watcher.watch(call.tenant_id, job_id, request.resume_token or None)
-        async with aclosing(watching) as messages:
-            async for message in messages:
-                response = pb.WatchJobResponse(resume_token=message.token, sequence=message.sequence)
-                if message.event is None:
-                    response.heartbeat.CopyFrom(heartbeat(from_time(self._clock.now()), self._heartbeat_interval))
-                elif isinstance(message.event, Job):
-                    response.snapshot.CopyFrom(from_job(message.event))
-                else:
-                    response.update.CopyFrom(from_job_event(job_id, message.event))
-                yield response
+        with self._one_more_stream(call):
+            watching = self._watcher.watch(call.tenant_id, job_id, request.resume_token or None)
+            async with aclosing(watching) as messages:
+                async for message in messages:
+                    response = pb.WatchJobResponse(resume_token=message.token, sequence=message.sequence)
+                    if message.event is None:
+                        response.heartbeat.CopyFrom(self._heartbeat())
+                    elif isinstance(message.event, Job):
+                        response.snapshot.CopyFrom(from_job(message.event))
+                    else:
+                        response.update.CopyFrom(from_job_event(job_id, message.event))
+                    yield response
+
+    async def WatchJobs(self, request: pb.WatchJobsRequest, call: Call) -> AsyncGenerator[pb.WatchJobsResponse]:
+        with self._one_more_stream(call):
+            watching = self._tenant_watcher.watch(
+                call.tenant_id,
+                to_feed_filter(request),
+                request.resume_token or None,
+                kept=call.principal.limits.jobs_kept,
+            )
+            async with aclosing(watching) as messages:
+                async for message in messages:
+                    response = pb.WatchJobsResponse(resume_token=message.token)
+                    if message.event is None:
+                        response.heartbeat.CopyFrom(self._heartbeat())
+                    elif isinstance(message.event, Job):
+                        response.snapshot.CopyFrom(from_job(message.event))
+                        response.sequence = message.event.sequence
+                    else:
+                        response.update.CopyFrom(from_job_event(message.event.job_id, message.event.change))
+                        response.sequence = message.event.change.seq
+                    yield response
 
     async def CancelJob(self, request: pb.CancelJobRequest, call: Call) -> pb.CancelJobResponse:
         job = await self._jobs.cancel(call.tenant_id, JobId(to_id(request.job_id, "job_id")))
@@ -65,3 +101,9 @@ class JobsServicer:
             idempotency=idempotency_of(call.method.path, request),
         )
         return pb.RetryJobResponse(job=from_job(job))
+
+    def _one_more_stream(self, call: Call) -> AbstractContextManager[None]:
+        return self._streams.one_more(call.tenant_id, maximum=call.principal.limits.open_streams)
+
+    def _heartbeat(self) -> jobs_pb2.Heartbeat:
+        return heartbeat(from_time(self._clock.now()), self._heartbeat_interval)

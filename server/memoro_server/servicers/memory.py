@@ -6,10 +6,12 @@ import asyncio
 from typing import Final
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from memoro.v1 import memory_service_pb2 as pb
 from memoro_core.errors import MemoroError, invalid_field
 from memoro_core.ids import MemoryId, UserId
+from memoro_core.jobs.model import Job
 from memoro_core.memory.model import ProcessingMode, SearchQuery
 from memoro_core.memory.search import SearchService
 from memoro_core.memory.service import MemoryService
@@ -55,6 +57,7 @@ class MemoryServicer:
             idempotency=idempotency_of(_CREATE, request),
             processing=to_processing_mode(request),
         )
+        _follow(accepted.job)
         return from_created(accepted)
 
     async def BatchCreateMemories(
@@ -64,12 +67,14 @@ class MemoryServicer:
             raise invalid_field("requests", f"must hold 1 to {_MAX_BATCH} items")
         # Together, so that the domain stores them together.
         results = await asyncio.gather(*(self._create_item(item, call) for item in request.requests))
+        bind_contextvars(job_ids=[result.created.job.id for result in results if result.created.job.id])
         return pb.BatchCreateMemoriesResponse(results=results)
 
     async def AddConversation(self, request: pb.AddConversationRequest, call: Call) -> pb.AddConversationResponse:
         accepted = await self._memories.add_conversation(
             call.tenant_id, to_new_conversation(request), idempotency=idempotency_of(call.method.path, request)
         )
+        _follow(accepted.job)
         return pb.AddConversationResponse(
             memories=[from_memory(memory) for memory in accepted.memories],
             job=None if accepted.job is None else from_job(accepted.job),
@@ -99,6 +104,7 @@ class MemoryServicer:
             to_memory_patch(request),
             idempotency=idempotency_of(call.method.path, request),
         )
+        _follow(accepted.job)
         return pb.UpdateMemoryResponse(
             memory=from_memory(accepted.memory), job=None if accepted.job is None else from_job(accepted.job)
         )
@@ -150,6 +156,12 @@ class MemoryServicer:
             self._logger.exception("unexpected error of an item", method=call.method.path)
             return pb.BatchCreateMemoriesResult(error=item_error(internal_error(call.request_id)))
         return pb.BatchCreateMemoriesResult(created=from_created(accepted))
+
+
+def _follow(job: Job | None) -> None:
+    """Puts the job into the call's log line, from which its worker's lines are found."""
+    if job is not None:
+        bind_contextvars(job_id=str(job.id))
 
 
 def _offset(spot: PageSpot) -> int:

@@ -17,7 +17,7 @@ from memoro_core.jobs.model import JobKind, JobRef, JobState
 from memoro_core.jobs.retry import RetryPolicy
 from memoro_core.jobs.scheduler import Scheduler
 from memoro_core.postgres import leader
-from memoro_core.postgres.idempotency_store import PostgresRequestStore
+from memoro_core.postgres.deferral_store import PostgresDeferralStore
 from memoro_core.postgres.leader import Leadership
 from memoro_core.queue.hints import RedisHintQueue
 from memoro_core.redis.client import open_redis
@@ -38,8 +38,8 @@ async def hints(settings: Settings) -> AsyncIterator[RedisHintQueue]:
 def scheduler(domain: Domain, hints: RedisHintQueue, tail: RedisEventTail, *, hint_timeout: float = 0.0) -> Scheduler:
     return Scheduler(
         domain.run_store,
+        PostgresDeferralStore(domain.database),
         domain.waiting,
-        PostgresRequestStore(domain.database),
         hints,
         tail,
         SystemClock(),

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from memoro_core.errors import ProviderError
+from memoro_core.ids import JobId, new_id
 from memoro_core.llm.model import Embeddings, Operation
 from memoro_core.llm.openai import OpenAIEmbeddingProvider, OpenAIEndpoint
 from memoro_core.llm.openai.embedding import MAX_INPUTS, MAX_REQUEST_BYTES, SAFE_INPUT_BYTES
+from memoro_core.tracing import attempt_span
 from tests.fakes.openai_server import FakeOpenAI, Fault, count_tokens, embed
 
 
@@ -39,6 +41,21 @@ async def test_vectors_usage_and_model(server: FakeOpenAI, embedding: OpenAIEmbe
     assert (usage.provider, usage.model, usage.operation) == ("openai", "text-embedding-test", Operation.EMBED)
     assert usage.input_tokens == server.billed == sum(map(count_tokens, texts))
     assert "dimensions" not in server.requests[0].body
+
+
+async def test_requests_go_on_with_the_trace_of_the_run_that_makes_them(
+    server: FakeOpenAI, embedding: OpenAIEmbeddingProvider
+) -> None:
+    async def run(number: int) -> None:
+        with attempt_span(f"00-{number:032x}-b7ad6b7169203331-01", kind="k", job_id=JobId(new_id()), attempt=1):
+            await embedding.embed([f"text {number}"])
+
+    await asyncio.gather(run(1), run(2))
+    await run(3)
+    await embedding.embed(["text 4"])
+
+    traces = [request.headers.get("traceparent", "")[3:35] for request in server.requests]
+    assert traces == [f"{1:032x}", f"{3:032x}", ""]
 
 
 async def test_models_that_know_it_are_told_their_dimensions(server: FakeOpenAI, endpoint: OpenAIEndpoint) -> None:

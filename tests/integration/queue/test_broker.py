@@ -59,7 +59,7 @@ async def test_hints_of_all_tiers_and_of_the_backlog_are_read_and_leave_nothing_
         await worker.has_read(refs)
         await nothing_waits(redis)
         assert len(worker.runner.refs) == 100
-        assert worker.slots.free == worker.slots.total
+        await worker.is_idle()
 
 
 async def test_hints_that_came_before_any_worker_are_read(settings: Settings, hints: RedisHintQueue) -> None:
@@ -283,7 +283,7 @@ async def test_what_no_worker_understands_is_dropped_and_stops_nobody(
         await worker.has_read(refs)
         await nothing_waits(redis)
         assert set(worker.runner.refs) == set(refs)
-        assert worker.slots.free == worker.slots.room(HintClass.FRESH) == worker.slots.total
+        await worker.is_idle()
 
 
 async def test_a_hint_whose_claims_can_t_be_decided_comes_back(
@@ -304,7 +304,7 @@ async def test_a_hint_that_fails_every_time_is_dropped_in_the_end(
         await hints.send_fresh([new_refs(3)], Tier.FREE)
         await hints.send_backlog([new_refs(3)])
         await nothing_waits(redis)
-        assert worker.slots.free == worker.slots.room(HintClass.FRESH) == worker.slots.total
+        await worker.is_idle()
 
 
 async def test_a_hint_that_is_worked_on_is_not_read_again_here(

@@ -10,6 +10,7 @@ import pytest
 
 from memoro_core.jobs.states import cancelled
 from memoro_core.postgres.run_store import finish_in
+from memoro_core.tracing import call_span
 from memoro_core.webhooks.model import DeliveryState, WebhookEndpointState, WebhookEventType
 from memoro_core.webhooks.secrets import SecretSeal
 from tests.fakes.webhook_receiver import Answer, Receiver
@@ -42,6 +43,19 @@ async def test_the_end_of_a_job_arrives_once_and_signed(
     assert data["result"]["memories"] == 1
     assert "Lyon" not in event.text
     assert (done.response_status, done.error, done.attempt) == (204, "", 1)
+
+
+async def test_a_receiver_gets_the_trace_of_the_call_that_made_the_job(
+    webhooks: Webhooks, receiver: Receiver, delivering: Delivering
+) -> None:
+    trace_parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    await webhooks.endpoint(receiver)
+    with call_span("Service/Method", trace_parent, {}):
+        await webhooks.ended_job()
+    await webhooks.ended_job()
+    async with delivering():
+        received = await receiver.wait_for(2)
+    assert {event.headers.get("traceparent") for event in received} == {trace_parent, None}
 
 
 async def test_endpoints_get_what_they_ask_for(webhooks: Webhooks, receiver: Receiver, delivering: Delivering) -> None:

@@ -25,6 +25,9 @@ def test_the_environment_sets_them(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"MEMORO_JOB_LEASE": "3", "MEMORO_JOB_HEARTBEAT": "2"}, "more than twice"),
         ({"MEMORO_EMBEDDING_PROVIDER": "openai"}, "needs OPENAI_API_KEY"),
         ({"MEMORO_GRPC_PORT": "70000"}, "grpc_port"),
+        ({"MEMORO_TIME_ZONE": "Berlin"}, "no IANA time zone"),
+        ({"MEMORO_RETENTION_SCHEDULE": "every day"}, "five fields"),
+        ({"MEMORO_RETENTION_SCHEDULE": "0 25 * * *"}, "no cron expression"),
     ],
 )
 def test_what_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], advice: str) -> None:

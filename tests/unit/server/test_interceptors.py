@@ -67,6 +67,7 @@ async def test_calls_pass_the_interceptors_in_the_declared_order() -> None:
     assert passed == list(ORDER)
     assert ORDER == (
         "request_id",
+        "tracing",
         "telemetry",
         "errors",
         "drain",

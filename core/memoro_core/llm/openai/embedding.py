@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from memoro_core.llm.model import EmbeddingModel, Embeddings, Operation, Usage, 
 from memoro_core.llm.openai.endpoint import OpenAIEndpoint
 from memoro_core.llm.openai.failures import RejectedError, provider_error
 from memoro_core.llm.openai.vectors import read_tokens, read_vectors, share_tokens
+from memoro_core.tracing import current_trace_parent, trace_headers
 
 MAX_INPUTS: Final = 256
 MAX_REQUEST_BYTES: Final = 300_000
@@ -29,6 +31,7 @@ class _Part:
 
     texts: tuple[str, ...]
     size: int
+    trace_parent: str | None = field(default_factory=current_trace_parent)
     done: asyncio.Future[Embeddings] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def fail(self, error: ProviderError, usage: Sequence[Usage] = ()) -> None:
@@ -70,7 +73,8 @@ class OpenAIEmbeddingProvider:
         self._waiting.extend(parts)
         self._open.update(parts)
         if parts and (self._sender is None or self._sender.done()):
-            self._sender = asyncio.create_task(self._send_waiting())
+            # Of no caller more than of another: in a context of its own.
+            self._sender = asyncio.create_task(self._send_waiting(), context=Context())
         try:
             results = await asyncio.gather(*(part.done for part in parts), return_exceptions=True)
         finally:
@@ -161,7 +165,12 @@ class OpenAIEmbeddingProvider:
         inputs = [_cut(text, limit) for part in parts for text in part.texts]
         answer = await self._endpoint.send(
             lambda client: client.embeddings.with_raw_response.create(
-                model=self._model.name, input=inputs, encoding_format="float", **self._options
+                model=self._model.name,
+                input=inputs,
+                encoding_format="float",
+                # A request that several share goes on with the trace of the first.
+                extra_headers=trace_headers(parts[0].trace_parent),
+                **self._options,
             )
         )
         shares = share_tokens(read_tokens(answer, "prompt_tokens"), [part.size for part in parts])

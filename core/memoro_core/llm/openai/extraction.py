@@ -12,6 +12,7 @@ from memoro_core.llm.openai.endpoint import OpenAIEndpoint
 from memoro_core.llm.openai.failures import invalid_response
 from memoro_core.llm.openai.vectors import read_tokens
 from memoro_core.llm.prompts import extraction_messages, repair_messages
+from memoro_core.tracing import current_trace_parent, trace_headers
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam
@@ -71,6 +72,7 @@ class OpenAIExtractionProvider:
                 messages=cast("list[ChatCompletionMessageParam]", messages),
                 response_format=_FORMAT,
                 max_completion_tokens=MAX_OUTPUT_TOKENS,
+                extra_headers=trace_headers(current_trace_parent()),
             )
         )
         usage.append(

@@ -1,14 +1,22 @@
 -- Memories: what the accepting calls store, and how they are read, changed and deleted. Runs within one tenant's transaction.
+--
+-- An accepted job is in flight at once, and its caller hints it, if its tenant and its user have fewer jobs in flight than their
+-- tier allows and the tier's queue is not paused; else `hinted_at` is NULL, and the scheduler chooses it in its turn. What is in
+-- flight is counted up to the cap and no further. Statements at the same time don't see each other's jobs, so that a cap may be
+-- exceeded by what comes together: it shares the workers out, and guards nothing.
 
 -- name: accept
 -- Stores texts, each with its job, the job's first event and its idempotency record. An item whose request id is known is left
--- out, whole. Arrays are parallel, an element per item. Returns the jobs of the items that were stored.
+-- out, whole. Arrays are parallel, an element per item. A job that its caller runs itself counts as hinted, room or not. Returns
+-- the jobs of the items that were stored, each with whether it is in flight.
 WITH item AS (
     SELECT *
     FROM unnest($2::timestamptz[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bytea[], $8::jsonb[],
-                $9::timestamptz[], $10::smallint[], $11::text[], $12::bytea[], $15::jsonb[])
+                $9::timestamptz[], $10::smallint[], $11::text[], $12::bytea[], $15::jsonb[], $16::boolean[],
+                $17::text[])
+        WITH ORDINALITY
         AS item (created_at, memory_id, job_id, user_id, text, content_hash, metadata, occurred_at, priority, request_id,
-                 fingerprint, event)
+                 fingerprint, event, run_by_caller, trace_parent, place)
 ), recorded AS (
     INSERT INTO idempotency_records (tenant_id, request_id, fingerprint, answer, created_at)
     SELECT $1, request_id, fingerprint,
@@ -19,6 +27,42 @@ WITH item AS (
     RETURNING (answer ->> 'job_id')::uuid AS job_id
 ), accepted AS (
     SELECT * FROM item WHERE request_id IS NULL OR job_id IN (SELECT job_id FROM recorded)
+), tenant_room AS (
+    SELECT tiers.user_in_flight, tiers.tenant_in_flight - busy.jobs AS jobs
+    FROM tenants
+    JOIN tiers USING (tier)
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS jobs
+        FROM (SELECT FROM jobs WHERE tenant_id = $1 AND in_flight LIMIT tiers.tenant_in_flight) AS counted
+    ) AS busy
+    WHERE tenants.tenant_id = $1 AND tiers.queue_paused_at IS NULL
+), user_room AS (
+    SELECT accepting.user_id, tenant_room.user_in_flight - busy.jobs AS jobs
+    FROM tenant_room
+    CROSS JOIN (SELECT DISTINCT user_id FROM accepted) AS accepting
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS jobs
+        FROM (SELECT
+              FROM jobs
+              WHERE tenant_id = $1 AND user_id = accepting.user_id AND in_flight
+              LIMIT tenant_room.user_in_flight) AS counted
+    ) AS busy
+    WHERE tenant_room.jobs > 0
+), within_user_room AS (
+    SELECT job_id, run_by_caller, place,
+           run_by_caller
+               OR row_number() OVER (PARTITION BY user_id ORDER BY run_by_caller DESC, place) <= coalesce(user_room.jobs, 0)
+               AS has_room
+    FROM accepted
+    LEFT JOIN user_room USING (user_id)
+), placed AS (
+    -- What its user has no room for takes none of the tenant's.
+    SELECT job_id,
+           run_by_caller
+               OR has_room AND row_number() OVER (PARTITION BY has_room ORDER BY run_by_caller DESC, place)
+                               <= (SELECT jobs FROM tenant_room)
+               AS hinted
+    FROM within_user_room
 ), stored AS (
     INSERT INTO memories (tenant_id, memory_id, user_id, kind, text, content_hash, metadata, status, occurred_at, job_id,
                           created_at, updated_at)
@@ -27,19 +71,20 @@ WITH item AS (
     FROM accepted
 ), queued AS (
     INSERT INTO jobs (tenant_id, job_id, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at, hinted_at,
-                      last_seq, created_at)
+                      last_seq, trace_parent, created_at)
     SELECT $1, job_id, 'memory.enrich', 'QUEUED', priority, user_id, ARRAY[memory_id], $13::jsonb, $14, created_at,
-           created_at, 1, created_at
+           CASE WHEN hinted THEN created_at END, 1, trace_parent, created_at
     FROM accepted
+    JOIN placed USING (job_id)
 ), told AS (
     INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
     SELECT $1, job_id, 1, event, created_at FROM accepted
 )
-SELECT job_id FROM accepted;
+SELECT job_id, hinted FROM placed;
 
 -- name: accept_conversation
 -- Stores messages of a conversation at its end, with one job. Arrays are parallel, an element per message. Returns the position
--- of the first message, or no row when the request id is known: then nothing is stored.
+-- of the first message and whether the job is in flight, or no row when the request id is known: then nothing is stored.
 WITH recorded AS (
     INSERT INTO idempotency_records (tenant_id, request_id, fingerprint, answer, created_at)
     SELECT $1, $5, $6, jsonb_build_object('memory_ids', to_jsonb($9::uuid[]), 'job_id', $7::uuid), $2
@@ -61,16 +106,31 @@ WITH recorded AS (
     FROM conversation
     CROSS JOIN unnest($9::uuid[], $10::text[], $11::bytea[], $12::jsonb[], $13::text[], $14::text[], $15::timestamptz[])
         WITH ORDINALITY AS message (memory_id, text, content_hash, metadata, role, speaker, occurred_at, place)
+), room AS (
+    SELECT
+    FROM tenants
+    JOIN tiers USING (tier)
+    WHERE tenants.tenant_id = $1 AND tiers.queue_paused_at IS NULL
+      AND tiers.tenant_in_flight > (
+          SELECT count(*)
+          FROM (SELECT FROM jobs WHERE tenant_id = $1 AND in_flight LIMIT tiers.tenant_in_flight) AS counted)
+      AND tiers.user_in_flight > (
+          SELECT count(*)
+          FROM (SELECT
+                FROM jobs
+                WHERE tenant_id = $1 AND user_id = $3 AND in_flight
+                LIMIT tiers.user_in_flight) AS counted)
 ), queued AS (
     INSERT INTO jobs (tenant_id, job_id, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at, hinted_at,
-                      last_seq, created_at)
-    SELECT $1, $7, 'memory.enrich', 'QUEUED', $8, $3, $9::uuid[], $16::jsonb, $17, $2, $2, 1, $2
+                      last_seq, trace_parent, created_at)
+    SELECT $1, $7, 'memory.enrich', 'QUEUED', $8, $3, $9::uuid[], $16::jsonb, $17, $2,
+           CASE WHEN EXISTS (SELECT FROM room) THEN $2::timestamptz END, 1, $19, $2
     FROM conversation
 ), told AS (
     INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
     SELECT $1, $7, 1, $18::jsonb, $2 FROM conversation
 )
-SELECT first_position FROM conversation;
+SELECT first_position, EXISTS (SELECT FROM room) AS hinted FROM conversation;
 
 -- name: record_request
 -- Remembers what a request id did. Returns no row when the id is known.
@@ -125,14 +185,31 @@ SET text = $3, content_hash = $4, metadata = $5, occurred_at = $6, status = $7, 
 WHERE tenant_id = $1 AND memory_id = $2;
 
 -- name: queue_job
--- A job for memories that are there already, with its first event.
-WITH queued AS (
+-- A job for memories that are there already, with its first event. Returns whether the job is in flight.
+WITH room AS (
+    SELECT
+    FROM tenants
+    JOIN tiers USING (tier)
+    WHERE tenants.tenant_id = $1 AND tiers.queue_paused_at IS NULL
+      AND tiers.tenant_in_flight > (
+          SELECT count(*)
+          FROM (SELECT FROM jobs WHERE tenant_id = $1 AND in_flight LIMIT tiers.tenant_in_flight) AS counted)
+      AND tiers.user_in_flight > (
+          SELECT count(*)
+          FROM (SELECT
+                FROM jobs
+                WHERE tenant_id = $1 AND user_id = $4 AND in_flight
+                LIMIT tiers.user_in_flight) AS counted)
+), queued AS (
     INSERT INTO jobs (tenant_id, job_id, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at, hinted_at,
-                      last_seq, created_at)
-    VALUES ($1, $2, 'memory.enrich', 'QUEUED', $3, $4, $5, $6, $7, $8, $8, 1, $8)
+                      last_seq, trace_parent, created_at)
+    VALUES ($1, $2, 'memory.enrich', 'QUEUED', $3, $4, $5, $6, $7, $8, CASE WHEN EXISTS (SELECT FROM room) THEN $8::timestamptz END,
+            1, $10, $8)
+), told AS (
+    INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
+    VALUES ($1, $2, 1, $9, $8)
 )
-INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
-VALUES ($1, $2, 1, $9, $8);
+SELECT EXISTS (SELECT FROM room) AS hinted;
 
 -- name: delete_memory
 -- Deletes a memory; its embedding, mentions and provenance go with it.

@@ -151,7 +151,11 @@ WITH RECURSIVE waiting AS (
               give_up_at, payload
 )
 SELECT tenant_id, event_id, endpoint_id, lease, attempt, give_up_at, payload, url, secret, previous_secret, previous_expires_at,
-       failing_since
+       failing_since,
+       (SELECT trace_parent
+        FROM jobs
+        WHERE jobs.tenant_id = claimed.tenant_id AND jobs.job_id = (claimed.payload::jsonb #>> '{data,job_id}')::uuid
+       ) AS trace_parent
 FROM claimed
 JOIN webhook_endpoints USING (tenant_id, endpoint_id);
 

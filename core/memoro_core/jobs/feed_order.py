@@ -1,0 +1,45 @@
+"""In which order a reader is told of events, and which of them he can do without."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from uuid import UUID
+
+from memoro_core.jobs.feed_ports import FeedEvent
+from memoro_core.jobs.model import JobState
+
+
+def in_order(events: Sequence[FeedEvent]) -> Sequence[FeedEvent]:
+    """These events if those of each job stand by number, else with their places changed so that they do.
+
+    A transaction that has waited for another may stand before it in the order of the feed, though it wrote after it.
+    """
+    latest: dict[UUID, int] = {}
+    for event in events:
+        _, job_id, seq = event.position
+        if latest.get(job_id, 0) > seq:
+            break
+        latest[job_id] = seq
+    else:
+        return events
+    by_job: defaultdict[UUID, deque[FeedEvent]] = defaultdict(deque)
+    for event in sorted(events, key=lambda one: one.position.seq):
+        by_job[event.position.job_id].append(event)
+    return [by_job[event.position.job_id].popleft() for event in events]
+
+
+def without_overtaken(events: Sequence[FeedEvent]) -> Sequence[FeedEvent]:
+    """These events without progress of a stage of which another tells later in the same attempt."""
+    latest: set[tuple[object, ...]] = set()
+    kept: list[FeedEvent] = []
+    for event in reversed(events):
+        change = event.change
+        if change.stage is not None and change.state is JobState.RUNNING:
+            stage = (event.job_id, change.attempt, change.stage.stage)
+            if stage in latest:
+                continue
+            latest.add(stage)
+        kept.append(event)
+    kept.reverse()
+    return kept
