@@ -70,7 +70,8 @@ class AsyncJobsWatch:
 
     async def __anext__(self) -> JobUpdate:
         while True:
-            message, self._held = self._held or await anext(self._messages), None
+            message = self._held or await anext(self._messages)
+            self._held = None
             self._resume_token, update = message
             if update is not None:
                 return update
