@@ -70,8 +70,9 @@ class AsyncJobsWatch:
 
     async def __anext__(self) -> JobUpdate:
         while True:
-            message = self._held or await anext(self._messages)
-            self._held = None
+            message, self._held = self._held, None
+            if message is None:
+                message = await anext(self._messages)
             self._resume_token, update = message
             if update is not None:
                 return update
