@@ -44,10 +44,13 @@ from memoro.errors import (
     Unimplemented,
 )
 from memoro.jobs import AsyncJobHandle
+from memoro.jobs_watch import AsyncJobsWatch
 from memoro.sync_client import Client, JobHandle
+from memoro.sync_watch import JobsWatch
 from memoro.types import (
     ApiKey,
     ArmScore,
+    ClearResult,
     ConversationHandle,
     Entity,
     EntityFacts,
@@ -64,13 +67,19 @@ from memoro.types import (
     NewApiKey,
     NewMemory,
     NewWebhookSecret,
+    ProcessingStatus,
+    QueueStatus,
     Relationship,
+    RequeueResult,
+    RunningJob,
     SearchHit,
     StageProgress,
     Subgraph,
     Tenant,
+    TriggerResult,
     WebhookDelivery,
     WebhookEndpoint,
+    Worker,
 )
 from memoro.version import __version__
 
@@ -80,7 +89,9 @@ __all__ = [
     "ArmScore",
     "AsyncClient",
     "AsyncJobHandle",
+    "AsyncJobsWatch",
     "Cancelled",
+    "ClearResult",
     "Client",
     "Code",
     "Conflict",
@@ -106,6 +117,7 @@ __all__ = [
     "JobState",
     "JobUpdate",
     "JobUsage",
+    "JobsWatch",
     "MemoroError",
     "Memory",
     "MemoryFilter",
@@ -121,9 +133,13 @@ __all__ = [
     "PermissionDenied",
     "Priority",
     "ProcessingMode",
+    "ProcessingStatus",
+    "QueueStatus",
     "RateLimited",
     "Relationship",
+    "RequeueResult",
     "Role",
+    "RunningJob",
     "Scope",
     "SearchHit",
     "Stage",
@@ -133,6 +149,7 @@ __all__ = [
     "Tenant",
     "TenantState",
     "Tls",
+    "TriggerResult",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
@@ -140,5 +157,6 @@ __all__ = [
     "WebhookEndpoint",
     "WebhookEndpointState",
     "WebhookEventType",
+    "Worker",
     "__version__",
 ]

@@ -1,4 +1,4 @@
-"""Administration: tenants and their keys. Every call needs a key with the scope ADMIN."""
+"""Administration: tenants and their keys, workers and queues. Every call needs a key with the scope ADMIN."""
 
 from __future__ import annotations
 
@@ -6,9 +6,18 @@ from collections.abc import AsyncGenerator, Iterable
 from datetime import datetime
 
 from memoro import convert, methods, paging, requests, wire
-from memoro.enums import Scope
+from memoro.enums import JobKind, JobState, Scope
 from memoro.transport import Transport
-from memoro.types import ApiKey, NewApiKey, Tenant
+from memoro.types import (
+    ApiKey,
+    ClearResult,
+    NewApiKey,
+    ProcessingStatus,
+    QueueStatus,
+    RequeueResult,
+    Tenant,
+    TriggerResult,
+)
 from memoro.v1 import admin_service_pb2
 
 
@@ -139,8 +148,100 @@ class AsyncKeys:
 
 
 class AsyncAdmin:
-    """What operators do."""
+    """What operators do. A queue is named for the tier whose jobs it holds; "" is all queues."""
 
     def __init__(self, transport: Transport) -> None:
+        self._transport = transport
         self.tenants = AsyncTenants(transport)
         self.keys = AsyncKeys(transport)
+
+    async def workers(self, *, timeout: float | None = None) -> ProcessingStatus:
+        """Which workers run, since when and on what, and how the queues stand."""
+        response = await self._transport.unary(methods.GET_WORKERS, admin_service_pb2.GetWorkersRequest(), timeout)
+        return ProcessingStatus(
+            workers=tuple(convert.worker(one) for one in response.workers), queues=convert.queues(response.queues)
+        )
+
+    async def pause_queue(
+        self, queue: str = "", *, request_id: str | None = None, timeout: float | None = None
+    ) -> tuple[QueueStatus, ...]:
+        """Begins no more jobs of a queue, within a second everywhere; what runs goes on. Returns all queues."""
+        request = admin_service_pb2.PauseQueueRequest(request_id=requests.request_id_or_new(request_id), queue=queue)
+        return convert.queues((await self._transport.unary(methods.PAUSE_QUEUE, request, timeout)).queues)
+
+    async def resume_queue(
+        self, queue: str = "", *, request_id: str | None = None, timeout: float | None = None
+    ) -> tuple[QueueStatus, ...]:
+        """Lets a paused queue run again. Returns all queues."""
+        request = admin_service_pb2.ResumeQueueRequest(request_id=requests.request_id_or_new(request_id), queue=queue)
+        return convert.queues((await self._transport.unary(methods.RESUME_QUEUE, request, timeout)).queues)
+
+    async def requeue_jobs(
+        self,
+        *,
+        tenant_id: str = "",
+        states: Iterable[JobState] = (),
+        kinds: Iterable[JobKind] = (),
+        reason: str = "",
+        ended_from: datetime | None = None,
+        ended_until: datetime | None = None,
+        limit: int = 0,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> RequeueResult:
+        """Does the work of ended jobs again, each as a new job, oldest first; all that is given must hold.
+
+        `states` are FAILED, the default, and CANCELLED; `reason` is that of the error; at most `limit` jobs, 0 for
+        1,000, up to 10,000. A job is never requeued twice.
+        """
+        request = admin_service_pb2.RequeueJobsRequest(
+            request_id=requests.request_id_or_new(request_id),
+            tenant_id=tenant_id,
+            states=[wire.enum_number(JobState, state) for state in states],
+            kinds=[wire.enum_number(JobKind, kind) for kind in kinds],
+            reason=reason,
+            ended_from=wire.timestamp("ended_from", ended_from),
+            ended_until=wire.timestamp("ended_until", ended_until),
+            limit=limit,
+        )
+        response = await self._transport.unary(methods.REQUEUE_JOBS, request, timeout)
+        return RequeueResult(response.requeued, response.skipped, response.more)
+
+    async def clear_queue(
+        self,
+        queue: str = "",
+        *,
+        tenant_id: str = "",
+        all_tenants: bool = False,
+        kinds: Iterable[JobKind] = (),
+        deferred: bool = False,
+        limit: int = 0,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> ClearResult:
+        """Cancels jobs that wait, with `deferred` also those put off, oldest first; what runs goes on.
+
+        Name a queue or a tenant, or say `all_tenants`; all that is given must hold. At most `limit` jobs, 0 for 1,000,
+        up to 10,000.
+        """
+        request = admin_service_pb2.ClearQueueRequest(
+            request_id=requests.request_id_or_new(request_id),
+            queue=queue,
+            tenant_id=tenant_id,
+            all_tenants=all_tenants,
+            kinds=[wire.enum_number(JobKind, kind) for kind in kinds],
+            deferred=deferred,
+            limit=limit,
+        )
+        response = await self._transport.unary(methods.CLEAR_QUEUE, request, timeout)
+        return ClearResult(response.cancelled, response.more)
+
+    async def trigger_processing(
+        self, tenant_id: str = "", *, request_id: str | None = None, timeout: float | None = None
+    ) -> TriggerResult:
+        """Lets jobs that are put off or between two attempts run now, of one tenant or of all."""
+        request = admin_service_pb2.TriggerProcessingRequest(
+            request_id=requests.request_id_or_new(request_id), tenant_id=tenant_id
+        )
+        response = await self._transport.unary(methods.TRIGGER_PROCESSING, request, timeout)
+        return TriggerResult(response.released, response.due)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import aclosing
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 import grpc
@@ -42,15 +43,14 @@ class BlockingTransport:
         return response
 
     async def stream(self, method: Method[Q, R], request: Q, timeout: float | None = None) -> AsyncGenerator[R, None]:
+        async with aclosing(responses(self.open_stream(method, request, timeout))) as messages:
+            async for message in messages:
+                yield message
+
+    def open_stream(self, method: Method[Q, R], request: Q, timeout: float | None) -> Any:
+        """The gRPC call behind `stream`."""
         deadline = method.deadline if timeout is None else timeout
-        call = self._callable(method, "unary_stream")(request, timeout=deadline, metadata=self._metadata)
-        try:
-            for response in call:
-                yield response
-        except grpc.RpcError as error:
-            raise _error(error) from error
-        finally:
-            call.cancel()
+        return self._callable(method, "unary_stream")(request, timeout=deadline, metadata=self._metadata)
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251 - blocking is what this transport is for
@@ -69,6 +69,17 @@ class BlockingTransport:
                 response_deserializer=method.response.FromString,
             )
         return self._calls[method.path]
+
+
+async def responses(call: Any) -> AsyncGenerator[Any, None]:
+    """The answers of a streaming call, as they come; closing the generator ends the call."""
+    try:
+        for response in call:
+            yield response
+    except grpc.RpcError as error:
+        raise _error(error) from error
+    finally:
+        call.cancel()
 
 
 def _error(error: grpc.RpcError) -> Exception:

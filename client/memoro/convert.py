@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from memoro import enums, types
 from memoro.v1 import (
     admin_pb2,
@@ -75,15 +77,16 @@ def job(message: jobs_pb2.Job) -> types.Job:
         run_time=time_of(message, "run_time"),
         start_time=time_of(message, "start_time"),
         end_time=time_of(message, "end_time"),
+        retry_of=message.retry_of,
     )
 
 
-def job_update(job_id: str, message: jobs_service_pb2.WatchJobResponse) -> types.JobUpdate:
+def job_update(message: jobs_service_pb2.WatchJobResponse | jobs_service_pb2.WatchJobsResponse) -> types.JobUpdate:
     """An update from a message of a watch that is a snapshot or an update."""
     if message.HasField("snapshot"):
         snapshot = job(message.snapshot)
         return types.JobUpdate(
-            job_id=job_id,
+            job_id=snapshot.id,
             sequence=message.sequence,
             resume_token=message.resume_token,
             state=snapshot.state,
@@ -97,7 +100,7 @@ def job_update(job_id: str, message: jobs_service_pb2.WatchJobResponse) -> types
         )
     update = message.update
     return types.JobUpdate(
-        job_id=job_id,
+        job_id=update.job_id,
         sequence=message.sequence,
         resume_token=message.resume_token,
         state=enum_of(enums.JobState, update.state),
@@ -179,6 +182,38 @@ def api_key(message: admin_pb2.ApiKey) -> types.ApiKey:
     )
 
 
+def worker(message: admin_pb2.Worker) -> types.Worker:
+    return types.Worker(
+        id=message.id,
+        host=message.host,
+        process_id=message.process_id,
+        version=message.version,
+        concurrency=message.concurrency,
+        running=message.running,
+        jobs=tuple(_running_job(one) for one in message.jobs),
+        stopping=message.stopping,
+        start_time=time_of(message, "start_time"),
+        seen_time=time_of(message, "seen_time"),
+    )
+
+
+def queues(messages: Iterable[admin_pb2.Queue]) -> tuple[types.QueueStatus, ...]:
+    return tuple(
+        types.QueueStatus(
+            name=message.name,
+            waiting=message.waiting,
+            active=message.active,
+            deferred=message.deferred,
+            succeeded_today=message.succeeded_today,
+            failed_today=message.failed_today,
+            rate=message.rate,
+            oldest_due_time=time_of(message, "oldest_due_time"),
+            pause_time=time_of(message, "pause_time"),
+        )
+        for message in messages
+    )
+
+
 def webhook_endpoint(message: webhooks_pb2.WebhookEndpoint) -> types.WebhookEndpoint:
     return types.WebhookEndpoint(
         id=message.id,
@@ -206,6 +241,16 @@ def webhook_delivery(message: webhooks_pb2.WebhookDelivery) -> types.WebhookDeli
         attempt_time=time_of(message, "attempt_time"),
         next_attempt_time=time_of(message, "next_attempt_time"),
         end_time=time_of(message, "end_time"),
+    )
+
+
+def _running_job(message: admin_pb2.RunningJob) -> types.RunningJob:
+    return types.RunningJob(
+        job_id=message.job_id,
+        tenant_id=message.tenant_id,
+        kind=enum_of(enums.JobKind, message.kind),
+        attempt=message.attempt,
+        start_time=time_of(message, "start_time"),
     )
 
 

@@ -1,4 +1,4 @@
-"""Jobs: reading, following and cancelling the work that calls have set going."""
+"""Jobs: reading, following, cancelling and retrying the work that calls have set going."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from datetime import datetime
 from memoro import convert, methods, paging, requests, wire
 from memoro.enums import JobKind, JobState
 from memoro.errors import InternalError, JobCancelled, JobFailed
+from memoro.jobs_watch import AsyncJobsWatch
 from memoro.transport import Transport
 from memoro.types import Job, JobResult, JobUpdate
 from memoro.v1 import jobs_service_pb2
@@ -70,12 +71,16 @@ class AsyncJobHandle:
                 raise InternalError(f"the watch of job {job.id} has ended before the job, which is {job.state}")
 
     async def cancel(self, *, request_id: str | None = None, timeout: float | None = None) -> Job:
-        """Cancels the job: a queued one at once; a running one at its next safe point, so await `result`.
+        """Cancels the job: a waiting one at once; a running one within a second, so await `result`.
 
         Raises FailedPrecondition when it has ended already.
         """
         self._latest = await _cancel(self._transport, self._id, request_id, timeout)
         return self._latest
+
+    async def retry(self, *, request_id: str | None = None, timeout: float | None = None) -> AsyncJobHandle:
+        """Does the work of this failed or cancelled job again: a handle on the new job. See `jobs.retry`."""
+        return await _retry(self._transport, self._id, request_id, timeout)
 
     async def refresh(self, *, timeout: float | None = None) -> Job:
         """The job as it stands now."""
@@ -136,12 +141,38 @@ class AsyncJobs:
         """
         return watch_job(self._transport, job_id, resume_token=resume_token, timeout=timeout)
 
+    def watch_all(
+        self,
+        *,
+        states: Iterable[JobState] = (),
+        kinds: Iterable[JobKind] = (),
+        user_id: str = "",
+        resume_token: str = "",
+    ) -> AsyncJobsWatch:
+        """The updates of all jobs that fit, without end, across disconnects, without gap; those of a job in order.
+
+        Any of several states or kinds will do; a state is that after the update. Begins with a snapshot of each such
+        job that has not ended, the 1,000 latest at most, or after what the watch that bore `resume_token` has told. If
+        the server no longer has the events after that, it begins anew, and the next update is marked `after_gap`.
+        """
+        return AsyncJobsWatch(self._transport, states=states, kinds=kinds, user_id=user_id, resume_token=resume_token)
+
     async def cancel(self, job_id: str, *, request_id: str | None = None, timeout: float | None = None) -> Job:
-        """Cancels a job: a queued one at once; a running one at its next safe point.
+        """Cancels a job: a waiting one at once; a running one within a second, unless it ends before.
 
         Raises NotFound, or FailedPrecondition when it has ended already.
         """
         return await _cancel(self._transport, job_id, request_id, timeout)
+
+    async def retry(
+        self, job_id: str, *, request_id: str | None = None, timeout: float | None = None
+    ) -> AsyncJobHandle:
+        """Does the work of a failed or cancelled job again, as a new job, with a new budget of attempts.
+
+        Raises NotFound, or FailedPrecondition when the job has not ended, has succeeded or was retried before, or when
+        nothing of its work is left to do.
+        """
+        return await _retry(self._transport, job_id, request_id, timeout)
 
 
 async def _get(transport: Transport, job_id: str, timeout: float | None) -> Job:
@@ -152,3 +183,9 @@ async def _get(transport: Transport, job_id: str, timeout: float | None) -> Job:
 async def _cancel(transport: Transport, job_id: str, request_id: str | None, timeout: float | None) -> Job:
     request = jobs_service_pb2.CancelJobRequest(job_id=job_id, request_id=requests.request_id_or_new(request_id))
     return convert.job((await transport.unary(methods.CANCEL_JOB, request, timeout)).job)
+
+
+async def _retry(transport: Transport, job_id: str, request_id: str | None, timeout: float | None) -> AsyncJobHandle:
+    request = jobs_service_pb2.RetryJobRequest(job_id=job_id, request_id=requests.request_id_or_new(request_id))
+    job = convert.job((await transport.unary(methods.RETRY_JOB, request, timeout)).job)
+    return AsyncJobHandle(transport, job.id, job)

@@ -58,7 +58,9 @@ LIST_JOBS = Method(f"{_JOBS}/ListJobs", jobs.ListJobsRequest, jobs.ListJobsRespo
 # The client takes up a broken watch itself, with the resume token; and it takes it up after each deadline, so that a
 # server that has gone silent holds a watcher for five minutes at most.
 WATCH_JOB = Method(f"{_JOBS}/WatchJob", jobs.WatchJobRequest, jobs.WatchJobResponse, deadline=300.0, retry=False)
+WATCH_JOBS = Method(f"{_JOBS}/WatchJobs", jobs.WatchJobsRequest, jobs.WatchJobsResponse, deadline=300.0, retry=False)
 CANCEL_JOB = Method(f"{_JOBS}/CancelJob", jobs.CancelJobRequest, jobs.CancelJobResponse)
+RETRY_JOB = Method(f"{_JOBS}/RetryJob", jobs.RetryJobRequest, jobs.RetryJobResponse)
 
 CREATE_TENANT = Method(f"{_ADMIN}/CreateTenant", admin.CreateTenantRequest, admin.CreateTenantResponse)
 GET_TENANT = Method(f"{_ADMIN}/GetTenant", admin.GetTenantRequest, admin.GetTenantResponse)
@@ -70,6 +72,15 @@ RESUME_TENANT = Method(f"{_ADMIN}/ResumeTenant", admin.ResumeTenantRequest, admi
 CREATE_API_KEY = Method(f"{_ADMIN}/CreateApiKey", admin.CreateApiKeyRequest, admin.CreateApiKeyResponse, retry=False)
 LIST_API_KEYS = Method(f"{_ADMIN}/ListApiKeys", admin.ListApiKeysRequest, admin.ListApiKeysResponse)
 REVOKE_API_KEY = Method(f"{_ADMIN}/RevokeApiKey", admin.RevokeApiKeyRequest, admin.RevokeApiKeyResponse)
+GET_WORKERS = Method(f"{_ADMIN}/GetWorkers", admin.GetWorkersRequest, admin.GetWorkersResponse)
+PAUSE_QUEUE = Method(f"{_ADMIN}/PauseQueue", admin.PauseQueueRequest, admin.PauseQueueResponse)
+RESUME_QUEUE = Method(f"{_ADMIN}/ResumeQueue", admin.ResumeQueueRequest, admin.ResumeQueueResponse)
+# These three may touch thousands of jobs.
+REQUEUE_JOBS = Method(f"{_ADMIN}/RequeueJobs", admin.RequeueJobsRequest, admin.RequeueJobsResponse, deadline=60.0)
+CLEAR_QUEUE = Method(f"{_ADMIN}/ClearQueue", admin.ClearQueueRequest, admin.ClearQueueResponse, deadline=60.0)
+TRIGGER_PROCESSING = Method(
+    f"{_ADMIN}/TriggerProcessing", admin.TriggerProcessingRequest, admin.TriggerProcessingResponse, deadline=60.0
+)
 
 # A repeated call finds the endpoint, but its secret is given once.
 CREATE_WEBHOOK_ENDPOINT = Method(
@@ -111,7 +122,9 @@ METHODS: tuple[Method[Any, Any], ...] = (
     GET_JOB,
     LIST_JOBS,
     WATCH_JOB,
+    WATCH_JOBS,
     CANCEL_JOB,
+    RETRY_JOB,
     CREATE_TENANT,
     GET_TENANT,
     LIST_TENANTS,
@@ -121,6 +134,12 @@ METHODS: tuple[Method[Any, Any], ...] = (
     CREATE_API_KEY,
     LIST_API_KEYS,
     REVOKE_API_KEY,
+    GET_WORKERS,
+    PAUSE_QUEUE,
+    RESUME_QUEUE,
+    REQUEUE_JOBS,
+    CLEAR_QUEUE,
+    TRIGGER_PROCESSING,
     CREATE_WEBHOOK_ENDPOINT,
     LIST_WEBHOOK_ENDPOINTS,
     DELETE_WEBHOOK_ENDPOINT,

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from memoro.admin import AsyncKeys, AsyncTenants
+from memoro.admin import AsyncAdmin, AsyncKeys, AsyncTenants
 from memoro.blocking import BlockingTransport, Facade, blocking, iterating, run
 from memoro.endpoint import DEFAULT_ENDPOINT, Tls, from_environment, parse_endpoint
-from memoro.enums import Health
+from memoro.enums import Health, JobKind, JobState
 from memoro.errors import MemoroError
 from memoro.graph import AsyncGraph
 from memoro.health import check_health
 from memoro.jobs import AsyncJobHandle, AsyncJobs
+from memoro.jobs_watch import AsyncJobsWatch
 from memoro.memories import AsyncMemories
-from memoro.transport import Transport
+from memoro.sync_watch import JobsWatch
 from memoro.types import ConversationHandle, Job, MemoryHandle
 from memoro.webhooks import AsyncWebhooks
 
@@ -41,6 +43,10 @@ class JobHandle(Facade[AsyncJobHandle]):
     result = blocking(AsyncJobHandle.result)
     cancel = blocking(AsyncJobHandle.cancel)
     refresh = blocking(AsyncJobHandle.refresh)
+
+    def retry(self, *, request_id: str | None = None, timeout: float | None = None) -> JobHandle:
+        """Does the work of this failed or cancelled job again: a handle on the new job. See `jobs.retry`."""
+        return JobHandle(run(self._inner.retry(request_id=request_id, timeout=timeout)))
 
 
 def _created(handle: MemoryHandle[AsyncJobHandle]) -> MemoryHandle[JobHandle]:
@@ -89,7 +95,11 @@ class Graph(Facade[AsyncGraph]):
 class Jobs(Facade[AsyncJobs]):
     """The jobs of the tenant."""
 
-    __slots__ = ()
+    __slots__ = ("_transport",)
+
+    def __init__(self, transport: BlockingTransport) -> None:
+        super().__init__(AsyncJobs(transport))
+        self._transport = transport
 
     def handle(self, job_id: str) -> JobHandle:
         """A handle on a job by its id; makes no call."""
@@ -99,6 +109,26 @@ class Jobs(Facade[AsyncJobs]):
     list = iterating(AsyncJobs.list)
     watch = iterating(AsyncJobs.watch)
     cancel = blocking(AsyncJobs.cancel)
+    retry = blocking(AsyncJobs.retry, JobHandle)
+
+    def watch_all(
+        self,
+        *,
+        states: Iterable[JobState] = (),
+        kinds: Iterable[JobKind] = (),
+        user_id: str = "",
+        resume_token: str = "",
+    ) -> JobsWatch:
+        """The updates of all jobs that fit, without end, until another thread or a `with` closes it.
+
+        The arguments and the rest are those of `AsyncJobs.watch_all`.
+        """
+        return JobsWatch(
+            self._transport,
+            lambda transport: AsyncJobsWatch(
+                transport, states=states, kinds=kinds, user_id=user_id, resume_token=resume_token
+            ),
+        )
 
 
 class Webhooks(Facade[AsyncWebhooks]):
@@ -137,12 +167,22 @@ class Keys(Facade[AsyncKeys]):
     revoke = blocking(AsyncKeys.revoke)
 
 
-class Admin:
-    """What operators do."""
+class Admin(Facade[AsyncAdmin]):
+    """What operators do. A queue is named for the tier whose jobs it holds; "" is all queues."""
 
-    def __init__(self, transport: Transport) -> None:
-        self.tenants = Tenants(AsyncTenants(transport))
-        self.keys = Keys(AsyncKeys(transport))
+    __slots__ = ("keys", "tenants")
+
+    def __init__(self, inner: AsyncAdmin) -> None:
+        super().__init__(inner)
+        self.tenants = Tenants(inner.tenants)
+        self.keys = Keys(inner.keys)
+
+    workers = blocking(AsyncAdmin.workers)
+    pause_queue = blocking(AsyncAdmin.pause_queue)
+    resume_queue = blocking(AsyncAdmin.resume_queue)
+    requeue_jobs = blocking(AsyncAdmin.requeue_jobs)
+    clear_queue = blocking(AsyncAdmin.clear_queue)
+    trigger_processing = blocking(AsyncAdmin.trigger_processing)
 
 
 class Client:
@@ -155,12 +195,12 @@ class Client:
         self, endpoint: str = DEFAULT_ENDPOINT, *, api_key: str | None = None, tls: Tls | bool | None = None
     ) -> None:
         self._endpoint = parse_endpoint(endpoint, tls)
-        self._transport: Transport = BlockingTransport(self._endpoint, api_key)
+        self._transport = BlockingTransport(self._endpoint, api_key)
         self.memories = Memories(AsyncMemories(self._transport))
         self.graph = Graph(AsyncGraph(self._transport))
-        self.jobs = Jobs(AsyncJobs(self._transport))
+        self.jobs = Jobs(self._transport)
         self.webhooks = Webhooks(AsyncWebhooks(self._transport))
-        self.admin = Admin(self._transport)
+        self.admin = Admin(AsyncAdmin(self._transport))
 
     @classmethod
     def from_env(cls) -> Self:

@@ -21,6 +21,8 @@ class Dev:
 
     endpoint: str
     ops: str
+    database_url: str
+    redis_url: str
     api_key: str
     admin_key: str
     process: subprocess.Popen[str]
@@ -71,9 +73,7 @@ def running_dev(environment: Mapping[str, str] | None = None) -> Iterator[Dev]:
             log.seek(0)
             assert line, log.read()[-2000:]
             announced = json.loads(line)
-            yield Dev(
-                **{name: announced[name] for name in ("endpoint", "ops", "api_key", "admin_key")}, process=process
-            )
+            yield Dev(**announced, process=process)
         finally:
             process.terminate()
             process.wait(STOPS_WITHIN)

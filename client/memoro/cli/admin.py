@@ -6,16 +6,26 @@ from typing import Annotated
 
 import typer
 
+from memoro.cli import processing
 from memoro.cli.options import choices, moment
 from memoro.cli.session import Session, connected
 from memoro.enums import Scope
 from memoro.types import Tenant
 
-app = typer.Typer(no_args_is_help=True, help="Manages tenants and keys; needs a key with the scope admin.")
+app = typer.Typer(no_args_is_help=True, help="Manages tenants, keys and processing; needs a key with the scope admin.")
 tenants = typer.Typer(no_args_is_help=True, help="Teams and products, walled off from each other.")
 keys = typer.Typer(no_args_is_help=True, help="Credentials of tenants.")
 app.add_typer(tenants, name="tenants")
 app.add_typer(keys, name="keys")
+for command in (
+    processing.workers,
+    processing.pause,
+    processing.resume,
+    processing.requeue,
+    processing.clear,
+    processing.trigger,
+):
+    app.command()(command)
 
 TenantId = Annotated[str, typer.Argument(help="The tenant's id.")]
 DisplayName = Annotated[str | None, typer.Option("--display-name", "--name", help="A name for people.")]

@@ -13,8 +13,9 @@ from memoro.cli.conversation import sample_conversation
 from memoro.cli.dev_process import DevFailed, dev_process
 from memoro.cli.graph import graph_tree
 from memoro.cli.output import Output, fail
-from memoro.cli.progress import ending, follow_frames, show_frames
+from memoro.cli.progress import follow_frames, show_frames
 from memoro.cli.session import ApiKeyOption, CaFileOption, JsonOption, Session, errors_told, open_client
+from memoro.cli.standing import standing
 from memoro.sync_client import JobHandle
 from memoro.types import Relationship
 
@@ -125,7 +126,7 @@ class _Demonstration:
             show_frames(self._output, follow_frames(job))
         job.result()
         if job.latest is not None:
-            self._output.say(f"[dim]{ending(job.latest)}[/]")
+            self._output.say(f"[dim]{standing(job.latest)}[/]")
 
     def _head(self, text: str) -> None:
         self._output.say(f"\n[bold]── {escape(text)} ──[/]\n")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -14,6 +14,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from memoro.errors import MemoroError
+
+Column = str | Callable[[Any], Any]
+"""The path of an attribute, or what makes a cell of a value."""
+
+C = TypeVar("C", bound=Column)
 
 _NO_LIMIT = 10_000
 
@@ -34,8 +39,8 @@ class Output:
         else:
             self.console.print(escape(text))
 
-    def records(self, values: Iterable[Any], columns: dict[str, str], *, empty: str = "nothing") -> None:
-        """Several things: a line of JSON each, or a table of `columns` (attribute path → heading)."""
+    def records(self, values: Iterable[Any], columns: Mapping[C, str], *, empty: str = "nothing") -> None:
+        """Several things: a line of JSON each, or a table of `columns` (what is in it → heading)."""
         if self.as_json:
             for value in values:
                 self._line(value)
@@ -44,7 +49,7 @@ class Output:
         for heading in columns.values():
             table.add_column(heading, overflow="fold", no_wrap=heading == "id")
         for value in values:
-            table.add_row(*(escape(shown(_attribute(value, path))) for path in columns))
+            table.add_row(*(escape(shown(_cell(value, column))) for column in columns))
         self.console.print(table if table.row_count else empty)
 
     def say(self, text: str = "") -> None:
@@ -81,6 +86,8 @@ def shown(value: Any) -> str:
             return ""
         case datetime():
             return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        case bool():
+            return "yes" if value else ""
         case float():
             return f"{value:.3f}"
         case tuple():
@@ -106,7 +113,9 @@ def describe(error: MemoroError) -> str:
     return text
 
 
-def _attribute(value: Any, path: str) -> Any:
-    for name in path.split("."):
+def _cell(value: Any, column: Column) -> Any:
+    if callable(column):
+        return column(value)
+    for name in column.split("."):
         value = getattr(value, name)
     return value

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from memoro.cli.output import Output
+from memoro.cli.standing import change_of, state_of
 from memoro.enums import JobState, Stage, StageStatus
 from memoro.sync_client import JobHandle
 from memoro.types import Job, JobUpdate, StageProgress
@@ -44,17 +45,15 @@ def show_frames(output: Output, frames: Iterable[Frame]) -> None:
         _show_lines(output, frames)
 
 
-def ending(job: Job) -> str:
-    """How a job has ended, in one line."""
-    parts = [f"job {job.id} {job.state}"]
-    if job.partial:
-        parts.append("in part")
-    if job.result is not None:
-        result = job.result
-        parts.append(f"({result.memories} memories, {result.entities} entities, {result.relationships} relationships)")
-    if job.error is not None and not job.result:
-        parts.append(f"{job.error.message} ({job.error.reason})")
-    return " ".join(parts)
+def show_updates(output: Output, updates: Iterable[JobUpdate]) -> None:
+    """Shows updates of many jobs as they come, a line each."""
+    for update in updates:
+        if output.as_json:
+            output.json_line(update)
+            continue
+        if update.after_gap:
+            output.say("[yellow]what happened before this is no longer known; the jobs that are open follow[/]")
+        output.say(f"{_clock(update)}  {update.job_id}  {escape(change_of(update))}")
 
 
 def _show_bars(output: Output, frames: Iterable[Frame]) -> None:
@@ -66,7 +65,11 @@ def _show_bars(output: Output, frames: Iterable[Frame]) -> None:
     )
     with Progress(*columns, console=output.console) as bars:
         rows: dict[Stage, TaskID] = {}
-        for _, job in frames:
+        state: JobState | None = None
+        for update, job in frames:
+            if job.state is not state and (job.waiting_for_retry or job.state is JobState.DEFERRED):
+                bars.console.print(escape(f"{_clock(update)}  {state_of(job)}"))
+            state = job.state
             for stage in job.stages:
                 if stage.stage not in rows:
                     rows[stage.stage] = bars.add_task(stage.stage.lower(), total=None, start=False, mark=" ")
@@ -89,7 +92,7 @@ def _show_lines(output: Output, frames: Iterable[Frame]) -> None:
     state: JobState | None = None
     shown: set[StageProgress] = set()
     for update, job in frames:
-        time = (update.event_time or datetime.now(UTC)).astimezone().strftime("%H:%M:%S")
+        time = _clock(update)
         told = [
             f"{stage.stage.lower():<8} {stage.status.lower()} {stage.completed}/{stage.total}"
             for stage in job.stages
@@ -97,11 +100,17 @@ def _show_lines(output: Output, frames: Iterable[Frame]) -> None:
         ]
         shown.update(job.stages)
         if job.state is not state:
-            text = str(job.state)
-            if job.state is JobState.QUEUED and update.error is not None:
-                text += f" after attempt {job.attempt}: {update.error.message}"
             # The job ends after its stages, and begins before them.
-            told.insert(len(told) if job.state.ended else 0, text)
+            told.insert(len(told) if job.state.ended else 0, _new_state(job))
             state = job.state
         for text in told:
             output.say(f"{time}  {escape(text)}")
+
+
+def _new_state(job: Job) -> str:
+    # What comes of it is told at the end, by the command.
+    return str(job.state) if job.state.ended else state_of(job)
+
+
+def _clock(update: JobUpdate) -> str:
+    return (update.event_time or datetime.now(UTC)).astimezone().strftime("%H:%M:%S")

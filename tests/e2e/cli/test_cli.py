@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -62,6 +63,54 @@ def test_administration(dev: Dev) -> None:
     assert dev.memoro("memories", "list", "--json", api_key=key["secret"]) == ""
     [revoked] = lines(admin("keys", "revoke", tenant["id"], key["api_key"]["id"], "--json"))
     assert revoked["revoke_time"]
+
+
+def test_workers_and_queues(dev: Dev) -> None:
+    def admin(*arguments: str) -> list[Any]:
+        return lines(dev.memoro("admin", *arguments, "--json", api_key=dev.admin_key))
+
+    # A worker that has just started gives its first sign of life within seconds.
+    deadline = time.monotonic() + 30
+    while not (status := admin("workers")[0])["workers"] and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert status["workers"]
+    assert all(worker["concurrency"] >= 1 and worker["start_time"] for worker in status["workers"])
+    assert {queue["name"] for queue in status["queues"]} == {"free", "pro", "enterprise"}
+    paused = admin("pause", "enterprise")
+    assert [queue["name"] for queue in paused if queue["pause_time"]] == ["enterprise"]
+    assert not any(queue["pause_time"] for queue in admin("resume", "enterprise"))
+    assert "enterprise" in dev.memoro("admin", "workers", api_key=dev.admin_key)
+    assert admin("clear", "enterprise", "--yes") == [{"cancelled": 0, "more": False}]
+    unknown = str(uuid.uuid4())
+    assert admin("requeue", "--tenant", unknown) == [{"requeued": 0, "skipped": 0, "more": False}]
+    assert admin("trigger", "--tenant", unknown) == [{"released": 0, "due": 0}]
+    assert "SCOPE_MISSING" in dev.memoro("admin", "workers", code=1)
+
+
+def test_a_watch_of_all_jobs_until_ctrl_c(dev: Dev) -> None:
+    user = f"cli-{uuid.uuid4().hex[:8]}"
+    command = [sys.executable, "-m", "memoro.cli", "jobs", "watch", "--user", user, "--json"]
+    added: list[Any] = []
+    seen: list[Any] = []
+    with subprocess.Popen(command, env=dev.environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        told = process.stdout
+        limit = threading.Timer(90, process.kill)
+        limit.start()
+        reading = threading.Thread(target=lambda: seen.extend(json.loads(line) for line in told))
+        reading.start()
+        # It may come too late for the first job, but not for all of them.
+        while not any(update["state"] == "SUCCEEDED" for update in seen) and process.poll() is None:
+            added += lines(dev.memoro("add", "Anna Keller works at TechCorp.", "--user", user, "--wait", "--json"))
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        reading.join()
+        limit.cancel()
+    assert process.returncode == 130
+    jobs = [one["job"]["id"] for one in added]
+    assert {update["job_id"] for update in seen} <= set(jobs)
+    refused = dev.memoro("jobs", "retry", jobs[0], code=1)
+    assert "JOB_NOT_RETRYABLE" in refused
 
 
 def test_the_demonstration_on_a_deployment_that_runs(dev: Dev) -> None:

@@ -6,13 +6,16 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from memoro import Client, JobState
 from tests.support.dev import Dev
 
 pytestmark = pytest.mark.e2e
@@ -40,6 +43,48 @@ def test_blocking_client(dev: Dev) -> None:
     assert "Porto" in told
     assert "Thursdays at seven" in told
     assert "MEMORY_NOT_FOUND" in told
+
+
+def test_following_all_jobs_goes_on_after_a_restart(dev: Dev, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+
+    def followed(job_id: str) -> list[str]:
+        """What the example tells, until it has told of the end of that job."""
+        command = [sys.executable, str(EXAMPLES / "follow_jobs.py"), str(place)]
+        with subprocess.Popen(command, env=dev.environment, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            # Ends it also when it does not tell what it should.
+            limit = threading.Timer(60, process.kill)
+            limit.start()
+            told = []
+            for line in process.stdout:
+                told.append(line.strip())
+                if told[-1] == f"{job_id} succeeded":
+                    break
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            limit.cancel()
+        assert process.returncode == 0, told
+        return told
+
+    with Client(dev.endpoint, api_key=dev.api_key) as client:
+        # It is there before there is anything to tell.
+        with client.jobs.watch_all() as watch:
+            first = client.memories.create(user_id="follow", text="Ann moved to Lyon.").job
+            for update in watch:
+                place.write_text(watch.resume_token)
+                if (update.job_id, update.state) == (first.id, JobState.QUEUED):
+                    break
+        first.result(timeout=60)
+        assert followed(first.id)[-1] == f"{first.id} succeeded"
+        # What happens while nobody follows is told afterwards, and what was told is not told again.
+        second = client.memories.create(user_id="follow", text="Ann plays the cello.").job
+        second.result(timeout=60)
+        told = followed(second.id)
+    assert [line for line in told if second.id in line] == [
+        *(f"{second.id} {state}" for state in ("queued", "running", "succeeded"))
+    ]
+    assert f"{first.id} running" not in told
 
 
 def test_the_conversation_is_one_file(dev: Dev) -> None:

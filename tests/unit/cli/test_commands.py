@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -174,7 +175,7 @@ def test_jobs(memoro: CommandLine) -> None:
     assert told.startswith("job j1 RUNNING\n")
     assert "EMBED" in told
     memoro.server.script("CancelJob", jobs_service_pb2.CancelJobResponse(job=running))
-    assert memoro("jobs", "cancel", "j1").stdout == "job j1 will end at its next safe point\n"
+    assert memoro("jobs", "cancel", "j1").stdout == "job j1 will end within a second\n"
     assert memoro.json("jobs", "cancel", "j1")[0]["cancel_requested"] is True
 
 
@@ -189,6 +190,130 @@ def test_watch_tells_each_change_and_fails_with_the_job(memoro: CommandLine) -> 
     memoro.server.script("GetJob", Failure(grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND", "no job j2 in this tenant"))
     told = memoro("jobs", "watch", "j2", code=1)
     assert told.stderr == "error: no job j2 in this tenant (JOB_NOT_FOUND)\n"
+
+
+RETRYING = jobs_pb2.Job(
+    id="j3",
+    state=jobs_pb2.JOB_STATE_QUEUED,
+    attempt=1,
+    max_attempts=5,
+    error=jobs_pb2.JobError(reason="PROVIDER_FAILED", message="it answered [503]", retryable=True),
+    run_time=Timestamp(seconds=int(time.time()) + 7300),
+)
+PUT_OFF = jobs_pb2.Job(id="j4", state=jobs_pb2.JOB_STATE_DEFERRED, run_time=RETRYING.run_time)
+
+
+def test_jobs_that_wait_say_for_what(memoro: CommandLine) -> None:
+    memoro.server.script("ListJobs", jobs_service_pb2.ListJobsResponse(jobs=[RETRYING, PUT_OFF, QUEUED]))
+    told = memoro("jobs", "list").stdout.splitlines()[1:]
+    assert all(part in told[0] for part in ("j3", "QUEUED", "(in 2 h)", "it answered [503] (PROVIDER_FAILED)"))
+    assert all(part in told[1] for part in ("j4", "DEFERRED", "(in 2 h)"))
+    assert "(in" not in told[2]
+    memoro.server.script("GetJob", jobs_service_pb2.GetJobResponse(job=RETRYING))
+    told_of = memoro("jobs", "get", "j3").stdout
+    assert told_of.startswith("job j3 QUEUED after attempt 1 of 5: it answered [503] (PROVIDER_FAILED); runs at 20")
+    [line] = memoro.json("jobs", "get", "j3")
+    assert (line["state"], line["error"]["reason"], line["attempt"]) == ("QUEUED", "PROVIDER_FAILED", 1)
+    assert line["run_time"]
+
+
+def test_retry(memoro: CommandLine) -> None:
+    again = jobs_pb2.Job(id="j1", state=jobs_pb2.JOB_STATE_QUEUED, retry_of="j0")
+    memoro.server.script("RetryJob", jobs_service_pb2.RetryJobResponse(job=again))
+    assert memoro("jobs", "retry", "j0").stdout == "job j1 takes up the work of job j0\n"
+    assert memoro.json("jobs", "retry", "j0")[0]["retry_of"] == "j0"
+    memoro.server.script("WatchJob", WATCH)
+    assert "SUCCEEDED" in memoro("jobs", "retry", "j0", "--wait").stdout
+    assert [line["state"] for line in memoro.json("jobs", "retry", "j0", "-w")] == ["SUCCEEDED"]
+    memoro.server.script("WatchJob", FAILED_WATCH)
+    assert "it answered 400" in memoro("jobs", "retry", "j0", "--wait", code=1).stderr
+
+
+def test_watch_of_all_jobs(memoro: CommandLine) -> None:
+    stop = Failure(grpc.StatusCode.PERMISSION_DENIED, "TENANT_SUSPENDED", "suspended")
+    memoro.server.script("ListJobs", jobs_service_pb2.ListJobsResponse())
+    told_of = jobs_service_pb2.WatchJobsResponse
+    updates = [
+        told_of(snapshot=RETRYING, sequence=4, resume_token="at-j3"),
+        told_of(heartbeat=jobs_pb2.Heartbeat(), resume_token="t0"),
+        told_of(
+            update=jobs_pb2.JobUpdate(
+                job_id="j3", state=jobs_pb2.JOB_STATE_RUNNING, attempt=2, stage=EMBED, event_time=NOON
+            ),
+            sequence=5,
+            resume_token="t1",
+        ),
+    ]
+    memoro.server.script("WatchJobs", [*updates, stop])
+    told = memoro("jobs", "watch", "--state", "running", "--state", "queued", "-u", "ann", code=1)
+    first, second = told.stdout.splitlines()
+    assert "j3  QUEUED after attempt 1 of 5: it answered [503] (PROVIDER_FAILED); runs at" in first
+    assert second.endswith("  j3  RUNNING embed succeeded 1/1")
+    assert told.stderr == "error: suspended (TENANT_SUSPENDED)\n"
+    [request] = memoro.server.requests("WatchJobs")
+    assert (list(request.states), request.user_id) == (
+        *([jobs_pb2.JOB_STATE_RUNNING, jobs_pb2.JOB_STATE_QUEUED], "ann"),
+    )
+    lines = memoro.json("jobs", "watch", "--resume-token", "kept", code=1)
+    assert [(line["job_id"], line["sequence"], line["resume_token"]) for line in lines] == [
+        *(("j3", 4, "at-j3"), ("j3", 5, "t1"))
+    ]
+    gone = Failure(grpc.StatusCode.OUT_OF_RANGE, "RESUME_TOKEN_EXPIRED")
+    memoro.server.script("WatchJobs", [gone], [*updates, stop])
+    told = memoro("jobs", "watch", "--resume-token", "old", code=1)
+    assert told.stdout.startswith("what happened before this is no longer known")
+    memoro.server.script("ListJobs", Failure(grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_INVALID", "bad key"))
+    assert memoro("jobs", "watch", code=1).stderr == "error: bad key (CREDENTIALS_INVALID)\n"
+
+
+def test_workers_and_queues(memoro: CommandLine) -> None:
+    running = admin_pb2.RunningJob(job_id="j1", tenant_id="t1", attempt=2, start_time=NOON)
+    worker = admin_pb2.Worker(id="w1", host="box", process_id=42, concurrency=16, running=1, jobs=[running])
+    queue = admin_pb2.Queue(name="free", waiting=3, active=1, rate=0.25, pause_time=NOON)
+    status = admin_service_pb2.GetWorkersResponse(workers=[worker], queues=[queue])
+    memoro.server.script("GetWorkers", status)
+    told = memoro("admin", "workers").stdout
+    assert all(part in told for part in ("w1", "box", "42", "j1", "t1", "free", "0.250"))
+    [line] = memoro.json("admin", "workers")
+    assert line["workers"][0]["jobs"][0]["job_id"] == "j1"
+    assert line["queues"][0]["pause_time"]
+    memoro.server.script("GetWorkers", admin_service_pb2.GetWorkersResponse(queues=[queue]))
+    assert memoro("admin", "workers").stdout.startswith("no workers\n\nqueue")
+    for method, command in (("PauseQueue", "pause"), ("ResumeQueue", "resume")):
+        memoro.server.script(method, getattr(admin_service_pb2, f"{method}Response")(queues=[queue]))
+        assert "free" in memoro("admin", command, "free").stdout
+        assert memoro.json("admin", command)[0]["name"] == "free"
+        assert [request.queue for request in memoro.server.requests(method)] == ["free", ""]
+
+
+def test_requeue_and_trigger(memoro: CommandLine) -> None:
+    memoro.server.script("RequeueJobs", admin_service_pb2.RequeueJobsResponse(requeued=3, skipped=1, more=True))
+    told = memoro(
+        *("admin", "requeue", "--state", "cancelled", "--tenant", "t1", "--reason", "PROVIDER_FAILED"),
+        *("--since", "2025-03-04T12:00", "--limit", "4"),
+    )
+    assert told.stdout == "requeued 3 jobs; 1 have nothing left to do; more jobs fit: call again\n"
+    [request] = memoro.server.requests("RequeueJobs")
+    assert (list(request.states), request.reason, request.limit, request.ended_from) == (
+        *([jobs_pb2.JOB_STATE_CANCELLED], "PROVIDER_FAILED", 4, NOON),
+    )
+    assert memoro.json("admin", "requeue") == [{"requeued": 3, "skipped": 1, "more": True}]
+    memoro.server.script("TriggerProcessing", admin_service_pb2.TriggerProcessingResponse(released=2, due=1))
+    assert memoro("admin", "trigger", "--tenant", "t1").stdout == (
+        "2 jobs are no longer put off; 1 wait no longer for their next attempt\n"
+    )
+    assert memoro.json("admin", "trigger") == [{"released": 2, "due": 1}]
+
+
+def test_clear_asks_before_it_cancels(memoro: CommandLine) -> None:
+    memoro.server.script("ClearQueue", admin_service_pb2.ClearQueueResponse(cancelled=7))
+    refused = memoro("admin", "clear", "free", "--tenant", "t1", stdin="n\n", code=1)
+    assert "Cancel the waiting jobs of queue free of tenant t1? [y/N]" in refused.stderr
+    assert not memoro.server.calls
+    assert memoro("admin", "clear", "--all-tenants", stdin="y\n").stdout.endswith("cancelled 7 jobs\n")
+    assert memoro.json("admin", "clear", "free", "--deferred", "--yes") == [{"cancelled": 7, "more": False}]
+    first, second = memoro.server.requests("ClearQueue")
+    assert (first.all_tenants, first.deferred, second.queue, second.deferred) == (True, False, "free", True)
 
 
 def test_graph(memoro: CommandLine) -> None:
@@ -293,6 +418,10 @@ def test_failures_take_one_line(memoro: CommandLine) -> None:
         ("add", "x", "-u", "ann", "--ca-file", "/nowhere.pem"),
         ("add", "x", "-u", "ann", "--conversation", "/nowhere.json"),
         ("jobs", "list", "--state", "unknown"),
+        ("jobs", "watch", "j1", "--state", "failed"),
+        ("admin", "clear"),
+        ("admin", "requeue", "--since", "yesterday"),
+        ("admin", "requeue", "--limit", "10001"),
         ("forget",),
     ],
 )

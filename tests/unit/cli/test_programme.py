@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from memoro.v1 import jobs_pb2, jobs_service_pb2
+from tests.support.scripted_server import scripted_server
 
 PLUGINS = {
     "hello": "hello_plugin:hello",
@@ -113,6 +118,26 @@ def test_no_server_is_told_in_one_line() -> None:
     [line] = [one for one in run.stderr.splitlines() if "error:" in one]
     assert line.startswith("error: 127.0.0.1:1: ")
     assert "UNAVAILABLE" in line
+
+
+def test_ctrl_c_ends_a_watch_of_all_jobs(environment: dict[str, str]) -> None:
+    with scripted_server() as server:
+        server.script("ListJobs", jobs_service_pb2.ListJobsResponse())
+        snapshot = jobs_service_pb2.WatchJobsResponse(snapshot=jobs_pb2.Job(id="j1", sequence=1), sequence=1)
+        server.script("WatchJobs", [snapshot, lambda *_: server.stopping.wait(30)])
+        process = subprocess.Popen(
+            [sys.executable, "-m", "memoro.cli", "jobs", "watch", "--json", "--endpoint", server.endpoint],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        # What is told is not held back in a buffer.
+        assert json.loads(process.stdout.readline())["job_id"] == "j1"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=10)
+        assert (process.returncode, errors) == (130, "")
 
 
 def test_the_version_is_told(environment: dict[str, str]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
-from memoro import Job, JobState, JobUpdate, JobUsage, Stage, StageProgress, StageStatus
+from memoro import Job, JobError, JobState, JobUpdate, JobUsage, Stage, StageProgress, StageStatus
 from memoro.cli.output import Output
-from memoro.cli.progress import Frame, ending, show_frames
+from memoro.cli.progress import Frame, show_frames
 from memoro.enums import JobKind
 from memoro.watching import apply_update
 
@@ -51,7 +52,7 @@ def frames(*stages: StageProgress, state: JobState = JobState.RUNNING) -> list[F
 def shown(told: list[Frame], *, terminal: bool) -> str:
     screen = io.StringIO()
     output = Output(as_json=False)
-    output.console = Console(file=screen, force_terminal=terminal, width=100)
+    output.console = Console(file=screen, force_terminal=terminal, width=100, highlight=False)
     show_frames(output, told)
     return screen.getvalue()
 
@@ -96,5 +97,7 @@ def test_elsewhere_each_change_takes_a_line() -> None:
     ]
 
 
-def test_an_ending_says_what_there_is_to_say() -> None:
-    assert ending(JOB) == "job j1 QUEUED"
+def test_a_terminal_says_what_a_job_waits_for() -> None:
+    waiting = replace(JOB, state=JobState.QUEUED, attempt=1, error=JobError("PROVIDER_FAILED", "it answered 503", True))
+    screen = shown([(JobUpdate("j1", 2, "t", JobState.QUEUED, 1), waiting)] * 2, terminal=True)
+    assert screen.count("QUEUED after attempt 1 of 5: it answered 503 (PROVIDER_FAILED)") == 1

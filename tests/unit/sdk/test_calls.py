@@ -10,11 +10,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from memoro import (
     AsyncClient,
+    ClearResult,
     Client,
     Conflict,
     Direction,
+    FailedPrecondition,
     Health,
     InvalidArgument,
+    JobKind,
     JobState,
     MemoryFilter,
     MemoryHandle,
@@ -25,9 +28,12 @@ from memoro import (
     NotFound,
     Priority,
     ProcessingMode,
+    RequeueResult,
     Role,
+    RunningJob,
     Scope,
     TenantState,
+    TriggerResult,
 )
 from memoro.v1 import (
     admin_pb2,
@@ -250,6 +256,66 @@ async def test_administration(server: ScriptedServer, client: AsyncClient) -> No
     )
 
 
+QUEUE = admin_pb2.Queue(name="free", waiting=3, active=2, deferred=1, failed_today=4, rate=0.5, pause_time=STAMP)
+
+
+async def test_workers_and_queues(server: ScriptedServer, client: AsyncClient) -> None:
+    running = admin_pb2.RunningJob(
+        job_id="j1", tenant_id="t1", kind=jobs_pb2.JOB_KIND_MEMORY_ENRICH, attempt=2, start_time=STAMP
+    )
+    worker = admin_pb2.Worker(id="w1", host="h", process_id=7, concurrency=16, running=1, jobs=[running])
+    other = admin_pb2.Queue(name="pro")
+    server.script("GetWorkers", admin_service_pb2.GetWorkersResponse(workers=[worker], queues=[QUEUE, other]))
+    status = await client.admin.workers()
+    assert (status.workers[0].process_id, status.workers[0].concurrency) == (7, 16)
+    assert status.workers[0].jobs == (RunningJob("j1", "t1", JobKind.MEMORY_ENRICH, 2, NOON),)
+    assert [(queue.name, queue.waiting, queue.paused) for queue in status.queues] == [
+        *(("free", 3, True), ("pro", 0, False))
+    ]
+    for method in ("PauseQueue", "ResumeQueue"):
+        server.script(method, getattr(admin_service_pb2, f"{method}Response")(queues=[QUEUE]))
+    assert (await client.admin.pause_queue("free"))[0].pause_time == NOON
+    assert (await client.admin.resume_queue())[0].rate == 0.5
+    assert [request.queue for method in ("PauseQueue", "ResumeQueue") for request in server.requests(method)] == [
+        *("free", "")
+    ]
+    assert server.requests("PauseQueue")[0].request_id
+
+
+async def test_jobs_are_requeued_cleared_and_triggered(server: ScriptedServer, client: AsyncClient) -> None:
+    server.script("RequeueJobs", admin_service_pb2.RequeueJobsResponse(requeued=3, skipped=1, more=True))
+    requeued = await client.admin.requeue_jobs(
+        tenant_id="t1", states=[JobState.CANCELLED], reason="PROVIDER_FAILED", ended_from=NOON, limit=4
+    )
+    assert requeued == RequeueResult(3, 1, True)
+    [request] = server.requests("RequeueJobs")
+    assert list(request.states) == [jobs_pb2.JOB_STATE_CANCELLED]
+    assert (request.tenant_id, request.reason, request.limit) == ("t1", "PROVIDER_FAILED", 4)
+    assert (request.ended_from, request.HasField("ended_until")) == (STAMP, False)
+    server.script("ClearQueue", admin_service_pb2.ClearQueueResponse(cancelled=2))
+    assert await client.admin.clear_queue("pro", deferred=True) == ClearResult(2, False)
+    [cleared] = server.requests("ClearQueue")
+    assert (cleared.queue, cleared.deferred, cleared.all_tenants) == ("pro", True, False)
+    server.script("TriggerProcessing", admin_service_pb2.TriggerProcessingResponse(released=5, due=6))
+    assert await client.admin.trigger_processing("t1") == TriggerResult(released=5, due=6)
+    assert all(call.request.request_id for call in server.calls)
+
+
+async def test_a_retry_is_a_job_of_its_own(server: ScriptedServer, client: AsyncClient) -> None:
+    again = jobs_pb2.Job(id="j2", state=jobs_pb2.JOB_STATE_QUEUED, retry_of="j1")
+    server.script("RetryJob", jobs_service_pb2.RetryJobResponse(job=again))
+    for handle in (await client.jobs.retry("j1", request_id="r1"), await client.jobs.handle("j1").retry()):
+        assert handle.id == "j2"
+        assert handle.latest is not None
+        assert handle.latest.retry_of == "j1"
+    first, second = server.requests("RetryJob")
+    assert (first.job_id, first.request_id) == ("j1", "r1")
+    assert second.request_id not in {"", "r1"}
+    server.script("RetryJob", Failure(grpc.StatusCode.FAILED_PRECONDITION, "JOB_NOT_RETRYABLE"))
+    with pytest.raises(FailedPrecondition):
+        await client.jobs.retry("j1")
+
+
 async def test_health(server: ScriptedServer, client: AsyncClient) -> None:
     assert await client.health() is Health.SERVING
     server.health.enter_graceful_shutdown()
@@ -277,6 +343,10 @@ def test_the_blocking_client_makes_the_same_calls(server: ScriptedServer, blocki
     with pytest.raises(NotFound) as caught:
         blocking_client.memories.get("m9")
     assert caught.value.reason == "MEMORY_NOT_FOUND"
+    server.script("RetryJob", jobs_service_pb2.RetryJobResponse(job=JOB))
+    assert blocking_client.jobs.retry("j0").retry().id == "j1"
+    server.script("PauseQueue", admin_service_pb2.PauseQueueResponse(queues=[QUEUE]))
+    assert blocking_client.admin.pause_queue()[0].paused
     assert blocking_client.health() is Health.SERVING
     blocking_client.close()
     with pytest.raises(RuntimeError, match="the client is closed"):
@@ -286,7 +356,7 @@ def test_the_blocking_client_makes_the_same_calls(server: ScriptedServer, blocki
 def test_the_blocking_client_has_every_call_of_the_other() -> None:
     blocking, other = Client("127.0.0.1:1"), AsyncClient("127.0.0.1:1")
     with blocking:
-        for group in ("memories", "graph", "jobs", "admin.tenants", "admin.keys", ""):
+        for group in ("memories", "graph", "jobs", "webhooks", "admin", "admin.tenants", "admin.keys", ""):
             ours, theirs = blocking, other
             for name in filter(None, group.split(".")):
                 ours, theirs = getattr(ours, name), getattr(theirs, name)

@@ -256,7 +256,7 @@ def test_updates_seen_twice_change_nothing(sequences: list[int], base: int) -> N
     highest = base
     for sequence in sequences:
         before = job
-        job = apply_update(job, job_update("j1", update(sequence, attempt=sequence)))
+        job = apply_update(job, job_update(update(sequence, attempt=sequence)))
         highest = max(highest, sequence)
         assert job.sequence == highest
         if sequence <= before.sequence:
@@ -269,7 +269,7 @@ def test_a_stage_that_moves_takes_the_place_of_what_it_was() -> None:
     stages = [jobs_pb2.StageProgress(stage=one) for one in (jobs_pb2.STAGE_SCREEN, jobs_pb2.STAGE_EMBED)]
     job = job_of(jobs_pb2.Job(id="j1", stages=stages))
     moved = jobs_pb2.StageProgress(stage=jobs_pb2.STAGE_EMBED, completed=3, total=4)
-    job = apply_update(job, job_update("j1", update(1, stage=moved)))
+    job = apply_update(job, job_update(update(1, stage=moved)))
     assert [(stage.stage, stage.completed) for stage in job.stages] == [(Stage.SCREEN, 0), (Stage.EMBED, 3)]
 
 
@@ -278,11 +278,11 @@ def test_a_job_that_succeeds_has_no_stage_under_way() -> None:
     partial = jobs_pb2.StageProgress(stage=jobs_pb2.STAGE_EMBED, status=jobs_pb2.STAGE_STATUS_PARTIAL, total=4)
     at = Timestamp(seconds=1_700_000_000)
     job = job_of(jobs_pb2.Job(id="j1", stages=[partial, running]))
-    job = apply_update(job, job_update("j1", update(1, attempt=1, event_time=at)))
+    job = apply_update(job, job_update(update(1, attempt=1, event_time=at)))
     assert job.start_time == at.ToDatetime(tzinfo=UTC)
     assert job.end_time is None
     later = Timestamp(seconds=at.seconds + 3)
-    job = apply_update(job, job_update("j1", update(2, SUCCEEDED, attempt=1, event_time=later)))
+    job = apply_update(job, job_update(update(2, SUCCEEDED, attempt=1, event_time=later)))
     assert [stage.status for stage in job.stages] == [StageStatus.PARTIAL, StageStatus.SUCCEEDED]
     assert job.stages[1].completed == 4
     assert job.start_time is not None

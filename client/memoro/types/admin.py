@@ -1,0 +1,136 @@
+"""What operators see: tenants and keys, workers and queues."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from memoro.enums import JobKind, Scope, TenantState
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A team or product whose data is walled off from all others."""
+
+    id: str
+    name: str
+    display_name: str
+    tier: str
+    state: TenantState
+    etag: str
+    create_time: datetime | None
+    update_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A credential of a tenant, without its secret."""
+
+    id: str
+    tenant_id: str
+    display_name: str
+    prefix: str
+    scopes: tuple[Scope, ...]
+    create_time: datetime | None
+    expire_time: datetime | None
+    revoke_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewApiKey:
+    """A key just created, with its secret, which cannot be read again."""
+
+    api_key: ApiKey
+    secret: str | None = field(repr=False)
+    """None when the call repeats an earlier one, whose answer held it: if that was lost, revoke the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningJob:
+    """A job under way, without anything of what it works on."""
+
+    job_id: str
+    tenant_id: str
+    kind: JobKind
+    attempt: int
+    start_time: datetime | None
+    """When this attempt began."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A process that runs jobs: `running` of at most `concurrency` at once."""
+
+    id: str
+    host: str
+    process_id: int
+    version: str
+    concurrency: int
+    running: int
+    jobs: tuple[RunningJob, ...]
+    """The 100 longest-running ones at most."""
+    stopping: bool
+    """It ends what it runs, and takes nothing more."""
+    start_time: datetime | None
+    seen_time: datetime | None
+    """When it last gave a sign of life."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """How the jobs of all tenants of one tier stand, in numbers of jobs."""
+
+    name: str
+    """The tier."""
+    waiting: int
+    """For a worker, or between two attempts."""
+    active: int
+    deferred: int
+    succeeded_today: int
+    failed_today: int
+    rate: float
+    """Jobs per second that ended in the last minute."""
+    oldest_due_time: datetime | None
+    """When the longest-waiting job became due; None when none waits."""
+    pause_time: datetime | None
+    """When the queue was paused; None: it is not."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether no more jobs of the queue are begun."""
+        return self.pause_time is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessingStatus:
+    """The workers, by their start, and the queues, one per tier."""
+
+    workers: tuple[Worker, ...]
+    queues: tuple[QueueStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RequeueResult:
+    """How many jobs were requeued."""
+
+    requeued: int
+    skipped: int
+    """Fitted, but nothing of their work is left to do."""
+    more: bool
+    """More jobs fit than the limit allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClearResult:
+    """How many waiting jobs were cancelled; `more` fit than the limit allowed."""
+
+    cancelled: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerResult:
+    """How many jobs now run sooner: `released` were put off, `due` waited for their next attempt."""
+
+    released: int
+    due: int
