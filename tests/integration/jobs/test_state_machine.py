@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 from hypothesis import HealthCheck, Phase, event, note
@@ -42,7 +42,6 @@ from tests.support.job_world import RUN_LIMIT, JobWorld, Told, end_of, open_job_
 
 SEARCH = int(os.environ.get("HYPOTHESIS_EXAMPLES", "0"))
 """How many histories to try in a search for what is rare; one that fails is then cut down to what matters."""
-EXAMPLES = 20
 TENANT_CAP, USER_CAP = 8, 4
 SECOND = timedelta(seconds=1)
 LATEST = datetime(2020, 1, 1, tzinfo=UTC)
@@ -195,7 +194,8 @@ class JobsMachine(RuleBasedStateMachine):
 
     @rule(chosen=st.lists(numbers, min_size=1, max_size=4), progress=progresses)
     def report(self, chosen: Sequence[int], progress: StageProgress) -> None:
-        claims, stages = self.claims_of(chosen), (progress, *DONE[1:])
+        claims = self.claims_of(chosen)
+        stages = tuple(progress if stage.stage is progress.stage else stage for stage in DONE)
         with self.told() as told:
             answers = self.run(_all([self.world.report(claim, stages, progress) for claim in claims]))
             for claim, answer in zip(claims, answers, strict=True):
@@ -368,7 +368,20 @@ class JobsMachine(RuleBasedStateMachine):
         for job in new:
             self.model.accept(job, hinted=False)
 
-    # ------------------------------------------------------------------------------------------------ all at once
+    # ------------------------------------------------------------------------------------------------ at any time
+
+    @invariant()
+    def the_database_is_where_the_model_is(self) -> None:
+        jobs, memories = self.run(self.world.read())
+        check_jobs(jobs, memories, tenant_cap=TENANT_CAP, user_cap=USER_CAP)
+        for job_id, job in self.model.jobs.items():
+            assert jobs[job_id] == job
+        assert jobs.keys() == self.model.jobs.keys()
+        assert memories == self.model.memories
+
+
+class RacingJobsMachine(JobsMachine):
+    """A history in which now and then some things happen at the same time."""
 
     @rule(steps=st.lists(st.tuples(st.integers(0, 9), numbers, endings, delays), min_size=2, max_size=6))
     def at_once(self, steps: Sequence[tuple[int, int, str, timedelta]]) -> None:
@@ -412,17 +425,6 @@ class JobsMachine(RuleBasedStateMachine):
                 job = await world.accept(UserId("alice"), 0)
                 return [(job.id, _queued(job.created_at))]
 
-    # ------------------------------------------------------------------------------------------------ at any time
-
-    @invariant()
-    def the_database_is_where_the_model_is(self) -> None:
-        jobs, memories = self.run(self.world.read())
-        check_jobs(jobs, memories, tenant_cap=TENANT_CAP, user_cap=USER_CAP)
-        for job_id, job in self.model.jobs.items():
-            assert jobs[job_id] == job
-        assert jobs.keys() == self.model.jobs.keys()
-        assert memories == self.model.memories
-
 
 async def _all(work: Sequence[Coroutine[Any, Any, T]]) -> Sequence[T]:
     return await asyncio.gather(*work)
@@ -440,22 +442,19 @@ def _queued(now: datetime) -> JobEvent:
 
 @pytest.mark.slow
 @pytest.mark.timeout(0 if SEARCH else 120)
-def test_jobs_keep_to_their_state_machine(settings: Settings) -> None:
+@pytest.mark.parametrize(("machine", "examples"), [(JobsMachine, 25), (RacingJobsMachine, 15)])
+def test_jobs_keep_to_their_state_machine(settings: Settings, machine: type[JobsMachine], examples: int) -> None:
     """Each history lies earlier than those before it, so that what looks at all tenants finds only its own jobs."""
     starts = (LATEST - timedelta(days=number) for number in itertools.count())
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as loop:
         opened = open_database(settings)
         database = loop.run(opened.__aenter__())
 
-        class Machine(JobsMachine):
-            def __init__(self) -> None:
-                super().__init__(loop, database, next(starts))
-
         try:
             run_state_machine_as_test(
-                Machine,
+                cast(type[JobsMachine], lambda: machine(loop, database, next(starts))),
                 settings=profile(
-                    max_examples=SEARCH or EXAMPLES,
+                    max_examples=SEARCH or examples,
                     # Shortening a failed history takes minutes, and needs luck with what happens at once.
                     phases=set(Phase) if SEARCH else set(Phase) - {Phase.shrink, Phase.explain},
                     stateful_step_count=60,

@@ -65,8 +65,10 @@ async def test_overlapping_batches_share_out_the_jobs(domain: Domain) -> None:
 
 async def test_a_job_named_twice_in_one_batch_is_claimed_once(domain: Domain) -> None:
     ref = await new_job(domain)
-    claims = await try_claim(domain.run_store, [ref] * 20)
-    assert [won.ref for won in claims] == [ref]
+    others = [await new_job(domain) for _ in range(3)]
+    # A user's cap is 64 here: nobody is turned away because one is named more often than that.
+    claims = await try_claim(domain.run_store, [ref] * 100 + others)
+    assert [won.ref for won in claims] == [ref, *others]
     assert (await job_of(domain, ref)).attempt == 1
 
 
@@ -145,6 +147,39 @@ async def test_what_a_stale_worker_stored_beside_its_end_is_rolled_back(domain: 
     with pytest.raises(LeaseLost):
         await commit()
     assert await memory_status(domain, ref) is MemoryStatus.PENDING
+
+
+async def test_in_one_statement_a_stale_run_takes_nothing_from_the_present_one(domain: Domain) -> None:
+    ref = await new_job(domain)
+    stale = await claim(domain.run_store, ref, lease=timedelta(seconds=-1))
+    await reap(domain, now=now())
+    held = await claim(domain.run_store, ref)
+    reports = await asyncio.gather(
+        *(domain.run_store.report(run, (EMBEDDING,), EMBEDDING, now=now()) for run in (stale, held)),
+        return_exceptions=True,
+    )
+    ends = await asyncio.gather(
+        *(domain.run_store.finish(run, succeeded(run), now=now()) for run in (stale, held)), return_exceptions=True
+    )
+    assert [type(answer) for answer in (reports[0], ends[0])] == [LeaseLost, LeaseLost]
+    events = await events_of(domain, ref)
+    assert [reports[1], ends[1]] == [(events[-2], False), events[-1]]
+
+
+async def test_a_run_after_one_that_was_given_back_begins_with_the_first_stage(domain: Domain) -> None:
+    ref = await new_job(domain)
+    held = await claim(domain.run_store, ref)
+    await domain.run_store.report(held, (EMBEDDING,), EMBEDDING, now=now())
+    await domain.run_store.release([held], now=now())
+    assert (await claim(domain.run_store, ref)).job.stages == (StageProgress(Stage.EMBED),)
+
+
+async def test_a_job_that_waits_and_is_asked_to_cancel_is_not_begun(domain: Domain) -> None:
+    """No call leaves a job so; should it come about, running it would be wrong."""
+    ref = await new_job(domain)
+    async with domain.database.tenant_tx(domain.tenant) as connection:
+        await connection.execute("UPDATE jobs SET cancel_requested = true WHERE job_id = $1", ref.job_id)
+    assert not await try_claim(domain.run_store, [ref])
 
 
 async def test_an_ended_job_stays_as_it_is(domain: Domain) -> None:
