@@ -181,11 +181,11 @@ class JobsModel:
             finish = cancelled(stages=finish.stages, usage=finish.usage)
         job.stages, job.partial, job.usage = tuple(finish.stages), finish.partial, finish.usage
         job.error, job.result, job.lease_expires_at = finish.error, finish.result, None
-        committed = StageProgress(Stage.COMMIT, StageStatus.SUCCEEDED, 1, 1)
+        committed = [one for one in finish.stages if (one.stage, one.status) == (Stage.COMMIT, StageStatus.SUCCEEDED)]
         job.move(
             finish.state,
             now,
-            stage=committed if committed in finish.stages else None,
+            stage=committed[0] if committed else None,
             error=finish.error,
             run_at=finish.run_at,
             result=finish.result,
