@@ -101,7 +101,8 @@ WITH ending AS (
     SELECT ending.*
     FROM ending
     JOIN jobs ON jobs.tenant_id = $1 AND jobs.job_id = ending.job_id
-    WHERE jobs.state = 'RUNNING' AND jobs.run_lease = ending.lease AND NOT (ending.state = 'QUEUED' AND jobs.cancel_requested)
+    -- By ids, here and below: drawn to a join alone, the planner would read all jobs of a tenant that it thinks small.
+    WHERE jobs.job_id = ANY (ARRAY(SELECT job_id FROM ending)) AND jobs.state = 'RUNNING' AND jobs.run_lease = ending.lease AND NOT (ending.state = 'QUEUED' AND jobs.cancel_requested)
     -- Always in one order, so that two such statements never wait for each other.
     ORDER BY jobs.job_id
     FOR UPDATE OF jobs
@@ -112,12 +113,11 @@ WITH ending AS (
         last_seq = last_seq + 1, lease_expires_at = NULL,
         ended_at = CASE WHEN held.state = 'QUEUED' THEN NULL ELSE $3::timestamptz END
     FROM held
-    WHERE jobs.tenant_id = $1 AND jobs.job_id = held.job_id
+    WHERE jobs.tenant_id = $1 AND jobs.job_id = ANY (ARRAY(SELECT job_id FROM held)) AND jobs.job_id = held.job_id
     RETURNING held.*, jobs.last_seq, jobs.attempt, jobs.memory_ids
 ), unready AS (
     UPDATE memories
     SET status = 'FAILED', updated_at = $3
-    -- By ids and without a join: drawn to one, the planner would read all memories of a tenant that it thinks small.
     WHERE memories.tenant_id = $1
       AND memories.memory_id = ANY (ARRAY(SELECT unnest(memory_ids) FROM ended WHERE state IN ('FAILED', 'CANCELLED')))
       AND memories.job_id = ANY (ARRAY(SELECT job_id FROM ended WHERE state IN ('FAILED', 'CANCELLED')))
