@@ -171,7 +171,7 @@ class JobRunner:
     async def _claim_all(self, _: None, refs: Sequence[JobRef]) -> Sequence[Claim | None]:
         now = self._clock.now()
         claimed = await self._store.claim(
-            list(dict.fromkeys(refs)),
+            refs,
             worker_id=self._worker_id,
             now=now,
             lease_until=now + timedelta(seconds=self._policy.lease),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from memoro_core.batching import Coalescer
 from memoro_core.ids import JobId, TenantId
@@ -34,6 +34,10 @@ _CLOCK_SKEW: Final = timedelta(seconds=1)
 """A worker whose clock is behind the server's must not refuse the job that it was just hinted of."""
 
 
+_Run: TypeAlias = tuple[JobId, int]
+"""A run of a tenant's job, by its lease."""
+
+
 class PostgresRunStore:
     """A `RunStore`. What concurrent runs report, and how they end, is gathered into one statement each."""
 
@@ -54,7 +58,8 @@ class PostgresRunStore:
         async with self._database.system_tx(claiming_for={ref.tenant_id for ref in refs}) as connection:
             rows = await connection.fetch(
                 _SQL["claim"],
-                *ref_columns(refs),
+                # A job that is named twice would take the room of two.
+                *ref_columns(list(dict.fromkeys(refs))),
                 now + _CLOCK_SKEW,
                 now,
                 worker_id,
@@ -102,7 +107,7 @@ class PostgresRunStore:
                 held = {row["job_id"] for row in rows}
                 standing = [end for end in of_tenant if end.claim.ref.job_id in held]
                 events = await _end_runs(connection, tenant_id, standing)
-            reaped += [(end.claim.ref, event) for end in standing if (event := events.get(end.claim.ref.job_id))]
+            reaped += [(end.claim.ref, event) for end in standing if (event := events.get(end.run))]
         return reaped
 
     async def _report_all(self, _: None, reports: Sequence[_Report]) -> Sequence[tuple[JobEvent, bool] | Exception]:
@@ -119,10 +124,11 @@ class PostgresRunStore:
         # Progress that a crash takes back is made again by the next attempt.
         async with self._database.system_tx(durable=False) as connection:
             rows = await connection.fetch(_SQL["report"], progress, reports[-1].event.at)
-        written = {ref_of(row): row for row in rows}
+        # A process may hold a job again while a run of it that has lost its lease still speaks up.
+        written = {(ref_of(row), row["lease"]): row for row in rows}
         results: list[tuple[JobEvent, bool] | Exception] = []
         for report in reports:
-            row = written.pop(report.claim.ref, None)
+            row = written.pop((report.claim.ref, report.claim.lease), None)
             if row is None:
                 results.append(LeaseLost())
             else:
@@ -134,7 +140,7 @@ class PostgresRunStore:
         async with self._database.tenant_tx(tenant_id) as connection:
             events = await _end_runs(connection, tenant_id, ends)
         # Of two ends of one run, the first holds.
-        return [events.pop(end.claim.ref.job_id) if end.claim.ref.job_id in events else LeaseLost() for end in ends]
+        return [events.pop(end.run) if end.run in events else LeaseLost() for end in ends]
 
 
 async def finish_in(connection: Connection, claim: Claim, finish: Finish, *, now: datetime) -> JobEvent:
@@ -146,7 +152,7 @@ async def finish_in(connection: Connection, claim: Claim, finish: Finish, *, now
     events = await _end_runs(connection, claim.ref.tenant_id, [_End(claim, finish, now)])
     if not events:
         raise LeaseLost
-    return events[claim.ref.job_id]
+    return events[claim.ref.job_id, claim.lease]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +168,16 @@ class _End:
     finish: Finish
     now: datetime
 
+    @property
+    def run(self) -> _Run:
+        return self.claim.ref.job_id, self.claim.lease
 
-async def _end_runs(connection: Connection, tenant_id: TenantId, ends: Sequence[_End]) -> dict[JobId, JobEvent]:
+
+async def _end_runs(connection: Connection, tenant_id: TenantId, ends: Sequence[_End]) -> dict[_Run, JobEvent]:
     """The last event of each run that still held its job."""
     events = await _write_ends(connection, tenant_id, ends)
     # Who is asked to cancel is not tried again.
-    again = [end for end in ends if end.finish.run_at is not None and end.claim.ref.job_id not in events]
+    again = [end for end in ends if end.finish.run_at is not None and end.run not in events]
     if again:
         stopped = [
             dataclasses.replace(end, finish=cancelled(stages=end.finish.stages, usage=end.finish.usage))
@@ -177,21 +187,23 @@ async def _end_runs(connection: Connection, tenant_id: TenantId, ends: Sequence[
     return events
 
 
-async def _write_ends(connection: Connection, tenant_id: TenantId, ends: Sequence[_End]) -> dict[JobId, JobEvent]:
+async def _write_ends(connection: Connection, tenant_id: TenantId, ends: Sequence[_End]) -> dict[_Run, JobEvent]:
     if not ends:
         return {}
-    first = {end.claim.ref.job_id: (end, _last_event(end)) for end in reversed(ends)}
+    first = {end.run: (end, _last_event(end)) for end in reversed(ends)}
     rows = await connection.fetch(
         _SQL["finish"], tenant_id, [_end_json(end, event) for end, event in first.values()], ends[-1].now
     )
     told = [
         job_ended(end.claim.job, end.finish, end.now)
         for row in rows
-        if row["listened"] and (end := first[row["job_id"]][0]).finish.state.terminal
+        if row["listened"] and (end := first[row["job_id"], row["lease"]][0]).finish.state.terminal
     ]
     if told:
         await announce_in(connection, tenant_id, told, now=ends[-1].now)
-    return {row["job_id"]: dataclasses.replace(first[row["job_id"]][1], seq=row["seq"]) for row in rows}
+    return {
+        (run := (row["job_id"], row["lease"])): dataclasses.replace(first[run][1], seq=row["last_seq"]) for row in rows
+    }
 
 
 def _end_json(end: _End, event: JobEvent) -> dict[str, Any]:

@@ -45,8 +45,8 @@ WITH waiting AS (
     SET state = 'RUNNING', run_lease = run_lease + 1, attempt = attempt + 1, last_seq = last_seq + 1, hinted_at = NULL,
         lease_expires_at = $6, worker_id = $5, started_at = $4,
         run_deadline = $4::timestamptz + make_interval(secs => ($8::jsonb ->> kind)::double precision),
-        -- A new attempt begins with its first stage.
-        stages = CASE WHEN attempt = 0 THEN stages ELSE coalesce((
+        -- Each run begins with the first stage, also one that has the number of an attempt that was given back.
+        stages = CASE WHEN run_lease = 0 THEN stages ELSE coalesce((
             SELECT jsonb_agg(stage.value || '{"status": "PENDING", "completed": 0, "total": 0}' ORDER BY stage.place)
             FROM jsonb_array_elements(stages) WITH ORDINALITY AS stage (value, place)), '[]') END
     FROM of_tenant
@@ -67,7 +67,7 @@ SELECT * FROM claimed;
 WITH progress AS (
     SELECT * FROM jsonb_to_recordset($1) AS run (tenant_id uuid, job_id uuid, lease bigint, stages jsonb, event jsonb)
 ), held AS (
-    SELECT jobs.tenant_id, jobs.job_id, progress.stages, progress.event
+    SELECT jobs.tenant_id, jobs.job_id, progress.lease, progress.stages, progress.event
     FROM progress
     JOIN jobs USING (tenant_id, job_id)
     WHERE jobs.state = 'RUNNING' AND jobs.run_lease = progress.lease
@@ -79,12 +79,12 @@ WITH progress AS (
     SET stages = held.stages, last_seq = last_seq + 1
     FROM held
     WHERE jobs.tenant_id = held.tenant_id AND jobs.job_id = held.job_id
-    RETURNING jobs.tenant_id, jobs.job_id, jobs.last_seq, jobs.attempt, jobs.cancel_requested, held.event
+    RETURNING jobs.tenant_id, jobs.job_id, held.lease, jobs.last_seq, jobs.attempt, jobs.cancel_requested, held.event
 ), told AS (
     INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
     SELECT tenant_id, job_id, last_seq, event || jsonb_build_object('seq', last_seq, 'attempt', attempt), $2 FROM moved
 )
-SELECT tenant_id, job_id, last_seq, cancel_requested FROM moved;
+SELECT tenant_id, job_id, lease, last_seq, cancel_requested FROM moved;
 
 -- name: finish
 -- Ends runs of a tenant: [{job_id, lease, state, stages, partial, result, error, input_tokens, output_tokens, run_at, event}]. A
@@ -122,11 +122,13 @@ WITH ending AS (
       AND memories.memory_id = ANY (ARRAY(SELECT unnest(memory_ids) FROM ended WHERE state IN ('FAILED', 'CANCELLED')))
       AND memories.job_id = ANY (ARRAY(SELECT job_id FROM ended WHERE state IN ('FAILED', 'CANCELLED')))
       AND memories.status = 'PENDING'
+), told AS (
+    INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
+    SELECT $1, job_id, last_seq, event || jsonb_build_object('seq', last_seq, 'attempt', attempt), $3 FROM ended
 )
-INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
-SELECT $1, job_id, last_seq, event || jsonb_build_object('seq', last_seq, 'attempt', attempt), $3 FROM ended
-RETURNING job_id, seq,
-          EXISTS (SELECT FROM webhook_endpoints WHERE tenant_id = $1 AND webhook_endpoints.state = 'ENABLED') AS listened;
+SELECT job_id, lease, last_seq,
+       EXISTS (SELECT FROM webhook_endpoints WHERE tenant_id = $1 AND webhook_endpoints.state = 'ENABLED') AS listened
+FROM ended;
 
 -- name: release
 -- Gives jobs back that a stopping worker has not ended: they wait again, at once, and the attempt does not count. Arrays are
