@@ -62,7 +62,7 @@ async def test_the_figures_of_the_queues_come_from_indexes(many: Domain) -> None
         "jobs_ended",
     }
     # An hour of what has ended, other tests' jobs among it, not all of it.
-    assert read["jobs_ended"] < ENDED / 20
+    assert read["jobs_ended"] < ENDED / 4
 
 
 async def test_what_is_to_be_cleared_is_found_in_the_queue(many: Domain) -> None:

@@ -117,7 +117,7 @@ FROM users;
 UPDATE jobs
 SET hinted_at = NULL
 FROM unnest($1::uuid[], $2::uuid[]) AS ref (tenant_id, job_id)
-WHERE jobs.tenant_id = ref.tenant_id AND jobs.job_id = ref.job_id AND jobs.state = 'QUEUED';
+WHERE jobs.job_id = ANY ($2) AND jobs.tenant_id = ref.tenant_id AND jobs.job_id = ref.job_id AND jobs.state = 'QUEUED';
 
 -- name: forget_hints
 -- Hints from before $1 are lost: their jobs wait for their turn again. Returns how many.
