@@ -52,7 +52,7 @@ class AsyncJobsWatch:
         self._resume_token = self._position = resume_token
         self._after_gap = False
         # Job → the sequence of what was told of it last.
-        self._told: OrderedDict[str, int] = OrderedDict()
+        self._told: OrderedDict[str, tuple[int, bool]] = OrderedDict()
         self._messages = self._follow()
         self._held: _Message | None = None
 
@@ -121,9 +121,11 @@ class AsyncJobsWatch:
                     yield self._position, None
 
     def _is_news(self, update: JobUpdate) -> bool:
-        if update.sequence <= self._told.get(update.job_id, -1):
+        sequence, ended = self._told.get(update.job_id, (-1, False))
+        # A crash of the database may take progress back that was told: then the end has a lower number.
+        if ended or (update.sequence <= sequence and not update.state.ended):
             return False
-        self._told[update.job_id] = update.sequence
+        self._told[update.job_id] = update.sequence, update.state.ended
         self._told.move_to_end(update.job_id)
         if len(self._told) > REMEMBERED_JOBS:
             self._told.popitem(last=False)

@@ -45,10 +45,13 @@ async def watch_job(
                 token = ""
                 continue
             token = message.resume_token or token
-            if message.WhichOneof("event") not in {"snapshot", "update"} or message.sequence <= sequence:
+            if message.WhichOneof("event") not in {"snapshot", "update"}:
                 continue
-            sequence = message.sequence
             update = convert.job_update(message)
+            # A crash of the database may take progress back that was told: then the end has a lower number.
+            if update.sequence <= sequence and not update.state.ended:
+                continue
+            sequence = update.sequence
             yield update
             if update.state.ended:
                 return
@@ -58,7 +61,7 @@ def apply_update(job: Job, update: JobUpdate) -> Job:
     """The job after the update; an update that it has seen changes nothing."""
     if update.snapshot is not None:
         return update.snapshot
-    if update.sequence <= job.sequence:
+    if update.sequence <= job.sequence and (job.state.ended or not update.state.ended):
         return job
     stages = job.stages if update.stage is None else _with_stage(job.stages, update.stage)
     if update.state is JobState.SUCCEEDED:

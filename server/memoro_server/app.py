@@ -50,6 +50,8 @@ REFLECTION: Final = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection
 
 _MAX_STREAMS: Final = 4096
 """Calls at once on one connection."""
+_MAX_PENDING: Final = 10_000
+"""Calls that may wait to be looked at: a burst of as many callers."""
 _AGE_GRACE: Final = 150.0
 """How long the calls of a connection that is too old may go on: longer than any call but a watch, which resumes."""
 _KEEPALIVE: Final = 60.0
@@ -173,6 +175,9 @@ def _options(settings: Settings, *, shared_port: bool) -> Sequence[tuple[str, in
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", _MAX_STREAMS),
+        # Beyond its own limits gRPC refuses calls at random, with a bare CANCELLED: a burst must fit in.
+        ("grpc.server.max_pending_requests", _MAX_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", 3 * _MAX_PENDING),
         ("grpc.max_connection_age_ms", _milliseconds(settings.max_connection_age)),
         ("grpc.max_connection_age_grace_ms", _milliseconds(_AGE_GRACE)),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", _milliseconds(settings.keepalive_min_interval)),

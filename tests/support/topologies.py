@@ -115,10 +115,17 @@ async def open_server() -> AsyncIterator[Deployment]:
         yield Deployment(Topology.STANDALONE, f"redis://:{ENCODED}@{LOOPBACK}:{node.port}/3", [node])
 
 
+def _different_free_ports(count: int) -> list[int]:
+    ports: set[int] = set()
+    while len(ports) < count:
+        ports.add(free_port())
+    return list(ports)
+
+
 @asynccontextmanager
 async def open_cluster() -> AsyncIterator[Deployment]:
     """Three masters that share the slots, and a replica of the one that holds the hints."""
-    ports = [free_port() for _ in range(4)]
+    ports = _different_free_ports(4)
     lines = {
         f"node{number}": [
             *_server_lines(),

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -41,8 +41,8 @@ class WorkerIdentity:
 class LeaseStore(Protocol):
     """Leases and signs of life in the database."""
 
-    async def extend(self, claims: Sequence[Claim], *, lease_until: datetime) -> Sequence[JobRef]:
-        """Heartbeat: which of the claims still hold."""
+    async def extend(self, claims: Sequence[Claim], *, lease_until: datetime) -> Mapping[JobRef, bool]:
+        """Heartbeat: the claims that still hold, and whether their lease is extended: not while the run writes."""
         ...
 
     async def cancel_requests(self, claims: Sequence[Claim]) -> Sequence[JobRef]:
@@ -131,13 +131,13 @@ class Heart:
                         async with asyncio.timeout(self._interval):
                             if store is None:
                                 store = await opened.enter_async_context(self._open_store())
-                            await (self._beat(store) if beating else self._look(store))
+                            whole = await self._beat(store) if beating else await self._look(store)
                     except (MemoroError, TimeoutError) as error:
                         _log.warning("heartbeat_failed", reason=str(error) or "timeout")
                     except Exception:  # noqa: BLE001 - a heartbeat that fails must not be the last
                         _log.exception("heartbeat_failed")
                     else:
-                        if beating:
+                        if beating and whole:
                             next_beat = time.monotonic() + self._interval
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
@@ -147,12 +147,14 @@ class Heart:
                     async with asyncio.timeout(self._interval):
                         await store.gone(self._worker.id)
 
-    async def _beat(self, store: LeaseStore) -> None:
+    async def _beat(self, store: LeaseStore) -> bool:
+        """Whether all leases are extended; else it should soon be tried again."""
         now = self._clock.now()
         runs = self._runs.copy()
+        kept: Mapping[JobRef, bool] = {}
         if runs:
             kept = await store.extend([run.claim for run in runs.values()], lease_until=now + self._lease)
-            lost = [runs[ref] for ref in runs.keys() - set(kept)]
+            lost = [runs[ref] for ref in runs.keys() - kept.keys()]
             self._missed = {run: self._missed.get(run, 0) + 1 for run in lost}
             for run, missed in self._missed.items():
                 if missed >= _MISSED_BEATS:
@@ -160,11 +162,13 @@ class Heart:
             await self._look(store)
         if self._worker is not None:
             await store.seen(self._worker, stopping=self._stopping, now=now)
+        return all(kept.values())
 
-    async def _look(self, store: LeaseStore) -> None:
+    async def _look(self, store: LeaseStore) -> bool:
         runs = self._runs.copy()
         for ref in await store.cancel_requests([run.claim for run in runs.values()]):
             self._tell(runs[ref].cancel)
+        return True
 
     def _tell(self, what: Callable[[], None]) -> None:
         if self._loop is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
 
 from memoro_core.clock import Clock
 from memoro_core.errors import MemoroError
+from memoro_core.jobs.model import JobRef
 from memoro_core.jobs.operation_ports import DeferralStore
 from memoro_core.jobs.ports import EventTail, HintQueue
 from memoro_core.jobs.retry import RetryPolicy
@@ -16,6 +17,12 @@ from memoro_core.jobs.run_ports import RunStore
 from memoro_core.jobs.scheduling_ports import SchedulingStore
 from memoro_core.jobs.states import lost
 
+SECOND_LOOK: Final = 0.8
+"""Seconds for which a lease must be seen to be out.
+
+A run that hung in the middle of a transaction held its job, so that its lease could not be extended: when it goes on,
+the next heartbeat comes first.
+"""
 _CLOCK_SKEW: Final = timedelta(seconds=2)
 """How far the clocks of Redis and of those who mark jobs hinted may differ."""
 _BATCH: Final = 500
@@ -36,6 +43,7 @@ class Scheduler:
         retry: RetryPolicy,
         *,
         hint_timeout: float,
+        second_look: float = SECOND_LOOK,
     ) -> None:
         self._runs = runs
         self._deferrals = deferrals
@@ -45,6 +53,9 @@ class Scheduler:
         self._clock = clock
         self._retry = retry
         self._hint_timeout = timedelta(seconds=hint_timeout)
+        self._second_look = timedelta(seconds=second_look)
+        self._suspects: dict[tuple[JobRef, int], datetime] = {}
+        """Runs whose lease is out, by when that was first seen."""
 
     async def round(self) -> None:
         """Ends or requeues lost runs; lets jobs wait again that were put off until now or lost their hint."""
@@ -54,7 +65,8 @@ class Scheduler:
 
     async def _reap(self) -> None:
         now = self._clock.now()
-        expired = await self._runs.expired(now=now, limit=_BATCH)
+        expired = {(one.claim.ref, one.claim.lease): one for one in await self._runs.expired(now=now, limit=_BATCH)}
+        self._suspects = {run: self._suspects.get(run, now) for run in expired}
         ends = [
             (
                 one.claim,
@@ -64,7 +76,8 @@ class Scheduler:
                     retry_at=self._retry.retry_lost_at(now, one.claim.job.attempt),
                 ),
             )
-            for one in expired
+            for run, one in expired.items()
+            if now - self._suspects[run] >= self._second_look
         ]
         for ref, event in await self._runs.reap(ends, now=now):
             _log.warning("run_reaped", job_id=str(ref.job_id), attempt=event.attempt, state=str(event.state))

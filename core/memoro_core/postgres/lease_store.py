@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -21,10 +21,10 @@ class PostgresLeaseStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def extend(self, claims: Sequence[Claim], *, lease_until: datetime) -> Sequence[JobRef]:
+    async def extend(self, claims: Sequence[Claim], *, lease_until: datetime) -> Mapping[JobRef, bool]:
         async with self._database.system_tx(durable=False) as connection:
             rows = await connection.fetch(_SQL["extend"], *claim_columns(claims), lease_until)
-        return [ref_of(row) for row in rows]
+        return {ref_of(row): row["extended"] for row in rows}
 
     async def cancel_requests(self, claims: Sequence[Claim]) -> Sequence[JobRef]:
         async with self._database.system_tx(durable=False) as connection:

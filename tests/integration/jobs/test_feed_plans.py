@@ -83,9 +83,11 @@ async def test_a_page_is_read_from_the_index(domain: Domain, tenants: list[Tenan
         for plans in PLANS:
             for place, page in (((0, NO_JOB, 0), 500), ((300, UUID(int=2**127), 3), 500), ((10**6, NO_JOB, 0), 0)):
                 scans = await reads(connection, plans, SQL["read_feed"], tenants[2], *place, 500)
-                assert {scan.get("Index Name") for scan in scans} == {"job_events_in_order", "jobs_pkey"}
-                # The events, the job of each, and whether there is one that can't be told yet.
-                assert rows_read(scans) <= 2 * page + 1
+                # Of jobs, the planner may think that there are too few to look one up.
+                events = [scan for scan in scans if scan["Relation Name"] == "job_events"]
+                assert {scan.get("Index Name") for scan in events} == {"job_events_in_order"}
+                # The events, and whether there is one that can't be told yet.
+                assert rows_read(events) <= page + 1
 
 
 async def test_looking_after_feeds_reads_one_event_each(domain: Domain, tenants: list[TenantId]) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
+import asyncpg
 import pytest
 import pytest_asyncio
 import structlog.testing
@@ -33,8 +34,11 @@ async def states_of(domain: Domain, refs: list[JobRef]) -> list[JobState]:
 
 
 @pytest_asyncio.fixture
-async def pro(domain: Domain) -> AsyncIterator[TenantId]:
-    """A tenant of the tier that no other test has tenants of."""
+async def pro(domain: Domain, owner_database_url: str) -> AsyncIterator[TenantId]:
+    """A tenant of a tier that has no other jobs."""
+    owner = await asyncpg.connect(owner_database_url)
+    await owner.execute("DELETE FROM jobs USING tenants WHERE jobs.tenant_id = tenants.tenant_id AND tier = 'pro'")
+    await owner.close()
     service = TenancyService(domain.tenancy_store, SystemClock())
     tenant_id = (await service.create_tenant(None, fresh_name(), "", Tier.PRO)).id
     yield tenant_id

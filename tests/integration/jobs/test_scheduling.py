@@ -35,7 +35,9 @@ async def hints(settings: Settings) -> AsyncIterator[RedisHintQueue]:
         yield RedisHintQueue(client)
 
 
-def scheduler(domain: Domain, hints: RedisHintQueue, tail: RedisEventTail, *, hint_timeout: float = 0.0) -> Scheduler:
+def scheduler(
+    domain: Domain, hints: RedisHintQueue, tail: RedisEventTail, *, hint_timeout: float = 0.0, second_look: float = 0.0
+) -> Scheduler:
     return Scheduler(
         domain.run_store,
         PostgresDeferralStore(domain.database),
@@ -45,6 +47,7 @@ def scheduler(domain: Domain, hints: RedisHintQueue, tail: RedisEventTail, *, hi
         SystemClock(),
         RetryPolicy(2.0, 60.0),
         hint_timeout=hint_timeout,
+        second_look=second_look,
     )
 
 
@@ -88,6 +91,18 @@ async def test_the_job_of_a_lost_worker_is_told_and_waits_in_one_round(
     assert (await job_of(domain, ref)).run_at <= now()
 
 
+async def test_a_lease_that_is_extended_late_but_before_the_second_look_is_kept(
+    domain: Domain, hints: RedisHintQueue, tail: RedisEventTail
+) -> None:
+    held = await claim(domain.run_store, await new_job(domain), lease=timedelta(seconds=-1))
+    patient = scheduler(domain, hints, tail, second_look=0.2)
+    await patient.round()
+    await domain.lease_store.extend([held], lease_until=now() + LEASE)
+    await asyncio.sleep(0.25)
+    await patient.round()
+    assert (await job_of(domain, held.ref)).state is JobState.RUNNING
+
+
 async def test_a_job_that_lost_a_second_worker_backs_off(
     domain: Domain, hints: RedisHintQueue, tail: RedisEventTail
 ) -> None:
@@ -107,7 +122,7 @@ async def test_a_run_beyond_its_limit_has_timed_out_though_its_worker_lives(
     (held,) = await domain.run_store.claim(
         [ref], worker_id="w", now=now(), lease_until=now() + LEASE, limits=dict.fromkeys(JobKind, 0.05)
     )
-    assert await domain.lease_store.extend([held], lease_until=now() + LEASE) == [ref]
+    assert await domain.lease_store.extend([held], lease_until=now() + LEASE) == {ref: True}
     await asyncio.sleep(0.06)
     await scheduler(domain, hints, tail).round()
     error = (await job_of(domain, ref)).error

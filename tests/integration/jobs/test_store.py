@@ -128,10 +128,10 @@ async def test_a_worker_that_lost_its_lease_touches_nothing(domain: Domain) -> N
     for finish in (succeeded(stale), retried(stale)):
         with pytest.raises(LeaseLost):
             await domain.run_store.finish(stale, finish, now=now())
-    assert await domain.lease_store.extend([stale], lease_until=now() + LEASE) == []
+    assert await domain.lease_store.extend([stale], lease_until=now() + LEASE) == {}
     assert await domain.run_store.release([stale], now=now()) == []
     assert (await job_of(domain, ref), await events_of(domain, ref)) == before
-    assert await domain.lease_store.extend([fresh, stale], lease_until=now() + LEASE) == [ref]
+    assert await domain.lease_store.extend([fresh, stale], lease_until=now() + LEASE) == {ref: True}
 
 
 async def test_what_a_stale_worker_stored_beside_its_end_is_rolled_back(domain: Domain) -> None:
@@ -290,9 +290,18 @@ async def test_a_lost_job_that_was_to_be_cancelled_is_cancelled(domain: Domain) 
 async def test_a_heartbeat_in_time_keeps_the_job(domain: Domain) -> None:
     ref = await new_job(domain)
     held = await claim(domain.run_store, ref, lease=timedelta(seconds=-1))
-    assert await domain.lease_store.extend([held], lease_until=now() + LEASE) == [ref]
+    assert await domain.lease_store.extend([held], lease_until=now() + LEASE) == {ref: True}
     assert await domain.lease_store.cancel_requests([held]) == []
     assert ref not in dict(await reap(domain, now=now()))
+
+
+async def test_a_run_that_hangs_in_a_transaction_does_not_keep_others_from_their_leases(domain: Domain) -> None:
+    hanging, well = [await claim(domain.run_store, await new_job(domain)) for _ in range(2)]
+    async with domain.database.tenant_tx(domain.tenant) as connection:
+        await connection.execute("SELECT FROM jobs WHERE job_id = $1 FOR UPDATE", hanging.ref.job_id)
+        extended = await domain.lease_store.extend([hanging, well], lease_until=now() + LEASE)
+    assert extended == {hanging.ref: False, well.ref: True}
+    assert await domain.lease_store.extend([hanging], lease_until=now() + LEASE) == {hanging.ref: True}
 
 
 async def test_reapers_at_once_requeue_a_job_once(domain: Domain) -> None:

@@ -45,6 +45,8 @@ async def worker(settings: Settings, port: int, *arguments: str) -> AsyncIterato
         "MEMORO_DATABASE_URL": str(settings.database_url),
         "MEMORO_REDIS_URL": settings.redis_url,
         "MEMORO_WORKER_OPS_PORT": str(port),
+        # Nobody reads what it says until it ends.
+        "MEMORO_LOG_LEVEL": "error",
         "MEMORO_EXTRACTION_PROVIDER": "none",
         "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("core", "worker")),
     }

@@ -1,21 +1,29 @@
 -- Leases: how running jobs stay with their workers, and how workers show that they live. Runs across tenants.
 
 -- name: extend
--- Heartbeat of many runs; none is kept beyond its deadline. Returns those that still hold their job. Arrays are parallel.
+-- Heartbeat of many runs; none is kept beyond its deadline. Returns those that still hold their job, and whether their lease was
+-- extended: that of a job which a transaction of the run itself holds is not, and one that hangs must not keep the others from
+-- theirs. Arrays are parallel.
 WITH held AS (
-    SELECT jobs.tenant_id, jobs.job_id
+    SELECT jobs.tenant_id, jobs.job_id, run.lease
     FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS run (tenant_id, job_id, lease)
     JOIN jobs USING (tenant_id, job_id)
     WHERE jobs.state = 'RUNNING' AND jobs.run_lease = run.lease
-    -- Always in one order, so that two such statements never wait for each other.
-    ORDER BY jobs.tenant_id, jobs.job_id
-    FOR UPDATE OF jobs
+), free AS (
+    SELECT jobs.tenant_id, jobs.job_id, held.lease
+    FROM held
+    JOIN jobs USING (tenant_id, job_id)
+    FOR UPDATE OF jobs SKIP LOCKED
+), extended AS (
+    UPDATE jobs
+    SET lease_expires_at = LEAST($4, run_deadline)
+    FROM free
+    WHERE jobs.tenant_id = free.tenant_id AND jobs.job_id = free.job_id AND jobs.state = 'RUNNING' AND jobs.run_lease = free.lease
+    RETURNING jobs.tenant_id, jobs.job_id
 )
-UPDATE jobs
-SET lease_expires_at = LEAST($4, run_deadline)
+SELECT held.tenant_id, held.job_id, extended.job_id IS NOT NULL AS extended
 FROM held
-WHERE jobs.tenant_id = held.tenant_id AND jobs.job_id = held.job_id
-RETURNING jobs.tenant_id, jobs.job_id;
+LEFT JOIN extended USING (tenant_id, job_id);
 
 -- name: cancel_requests
 -- Which of these runs are asked to cancel. Arrays are parallel.

@@ -19,7 +19,8 @@ SELECT job_id FROM jobs WHERE tenant_id = $1 AND retry_of = $2;
 -- Returns a row per job that was not retried before, its new job all NULL when no work is left. Runs within one tenant's
 -- transaction.
 WITH old AS (
-    SELECT jobs.job_id, item.retry_id, jobs.kind, jobs.priority, jobs.user_id, jobs.memory_ids, jobs.stages
+    SELECT jobs.job_id, item.retry_id, jobs.kind, jobs.priority, jobs.user_id, jobs.memory_ids, jobs.stages,
+           jobs.trace_parent
     FROM unnest($2::uuid[], $3::uuid[]) AS item (job_id, retry_id)
     JOIN jobs ON jobs.tenant_id = $1 AND jobs.job_id = ANY ($2::uuid[]) AND jobs.job_id = item.job_id
     WHERE jobs.state IN ('FAILED', 'CANCELLED')
@@ -36,7 +37,7 @@ WITH old AS (
     SELECT retry_id, array_agg(memory_id) AS memory_ids FROM unready GROUP BY retry_id
 ), made AS (
     INSERT INTO jobs (tenant_id, job_id, retry_of, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at,
-                      last_seq, created_at)
+                      last_seq, created_at, trace_parent)
     SELECT $1, retry_id, old.job_id, old.kind, 'QUEUED', old.priority, old.user_id,
            ARRAY(SELECT item.memory_id
                  FROM unnest(old.memory_ids) WITH ORDINALITY AS item (memory_id, place)
@@ -45,7 +46,7 @@ WITH old AS (
            COALESCE(
                (SELECT jsonb_agg(stage.value || '{"status": "PENDING", "completed": 0, "total": 0}' ORDER BY stage.place)
                 FROM jsonb_array_elements(old.stages) WITH ORDINALITY AS stage (value, place)), '[]'),
-           $5, $4, 1, $4
+           $5, $4, 1, $4, old.trace_parent
     FROM old
     JOIN work USING (retry_id)
     RETURNING job_id, kind, state, priority, user_id, memory_ids, stages, partial, attempt, max_attempts, run_at,

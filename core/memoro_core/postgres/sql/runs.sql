@@ -14,7 +14,8 @@ WITH waiting AS (
     FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS ref (tenant_id, job_id, place)
     JOIN jobs USING (tenant_id, job_id)
     JOIN tenants USING (tenant_id)
-    WHERE jobs.state = 'QUEUED' AND jobs.run_at <= $3 AND NOT jobs.cancel_requested AND jobs.attempt < jobs.max_attempts
+    -- By ids, here and below: drawn to a join alone, the planner may read all that waits.
+    WHERE jobs.job_id = ANY ($2) AND jobs.state = 'QUEUED' AND jobs.run_at <= $3 AND NOT jobs.cancel_requested AND jobs.attempt < jobs.max_attempts
     FOR UPDATE OF jobs SKIP LOCKED
 ), running AS (
     SELECT tenant_id, user_id, count(*) AS jobs
@@ -39,7 +40,8 @@ WITH waiting AS (
     UPDATE jobs
     SET hinted_at = NULL
     FROM of_tenant
-    WHERE jobs.tenant_id = of_tenant.tenant_id AND jobs.job_id = of_tenant.job_id AND NOT (fits AND has_room)
+    WHERE jobs.job_id = ANY ($2) AND jobs.tenant_id = of_tenant.tenant_id AND jobs.job_id = of_tenant.job_id
+      AND NOT (fits AND has_room)
 ), claimed AS (
     UPDATE jobs
     SET state = 'RUNNING', run_lease = run_lease + 1, attempt = attempt + 1, last_seq = last_seq + 1, hinted_at = NULL,
@@ -50,7 +52,8 @@ WITH waiting AS (
             SELECT jsonb_agg(stage.value || '{"status": "PENDING", "completed": 0, "total": 0}' ORDER BY stage.place)
             FROM jsonb_array_elements(stages) WITH ORDINALITY AS stage (value, place)), '[]') END
     FROM of_tenant
-    WHERE jobs.tenant_id = of_tenant.tenant_id AND jobs.job_id = of_tenant.job_id AND fits AND has_room
+    WHERE jobs.job_id = ANY ($2) AND jobs.tenant_id = of_tenant.tenant_id AND jobs.job_id = of_tenant.job_id
+      AND fits AND has_room
     RETURNING jobs.tenant_id, jobs.job_id, kind, state, priority, jobs.user_id, memory_ids, stages, partial, attempt,
               max_attempts, run_at, run_lease, cancel_requested, last_seq, input_tokens, output_tokens, error, result,
               created_at, started_at, ended_at, retry_of, trace_parent
@@ -101,7 +104,8 @@ WITH ending AS (
     SELECT ending.*
     FROM ending
     JOIN jobs ON jobs.tenant_id = $1 AND jobs.job_id = ending.job_id
-    WHERE jobs.state = 'RUNNING' AND jobs.run_lease = ending.lease AND NOT (ending.state = 'QUEUED' AND jobs.cancel_requested)
+    -- By ids, here and below: drawn to a join alone, the planner would read all jobs of a tenant that it thinks small.
+    WHERE jobs.job_id = ANY (ARRAY(SELECT job_id FROM ending)) AND jobs.state = 'RUNNING' AND jobs.run_lease = ending.lease AND NOT (ending.state = 'QUEUED' AND jobs.cancel_requested)
     -- Always in one order, so that two such statements never wait for each other.
     ORDER BY jobs.job_id
     FOR UPDATE OF jobs
@@ -112,12 +116,11 @@ WITH ending AS (
         last_seq = last_seq + 1, lease_expires_at = NULL,
         ended_at = CASE WHEN held.state = 'QUEUED' THEN NULL ELSE $3::timestamptz END
     FROM held
-    WHERE jobs.tenant_id = $1 AND jobs.job_id = held.job_id
+    WHERE jobs.tenant_id = $1 AND jobs.job_id = ANY (ARRAY(SELECT job_id FROM held)) AND jobs.job_id = held.job_id
     RETURNING held.*, jobs.last_seq, jobs.attempt, jobs.memory_ids
 ), unready AS (
     UPDATE memories
     SET status = 'FAILED', updated_at = $3
-    -- By ids and without a join: drawn to one, the planner would read all memories of a tenant that it thinks small.
     WHERE memories.tenant_id = $1
       AND memories.memory_id = ANY (ARRAY(SELECT unnest(memory_ids) FROM ended WHERE state IN ('FAILED', 'CANCELLED')))
       AND memories.job_id = ANY (ARRAY(SELECT job_id FROM ended WHERE state IN ('FAILED', 'CANCELLED')))

@@ -37,6 +37,8 @@ CROSS JOIN LATERAL (
     FROM (SELECT 1
           FROM jobs
           WHERE jobs.tenant_id = found.tenant_id AND state = 'QUEUED' AND hinted_at IS NULL AND run_at <= $1
+          -- The order of the index, so that it is used.
+          ORDER BY user_id, rank_at
           LIMIT greatest(least(tiers.tenant_in_flight - busy.jobs, $2::bigint), 0)) AS job
 ) AS due
 WHERE tiers.queue_paused_at IS NULL AND due.jobs > 0;
@@ -94,9 +96,9 @@ WITH allotment AS (
 ), chosen AS (
     SELECT tenant_id, job_id, rank_at
     FROM jobs
-    -- By their place in the table, not by key: else the planner, which knows little of a queue that fills and empties all the
-    -- time, may look for each of them among all that wait.
-    WHERE ctid = ANY (ARRAY(SELECT row_id FROM candidate WHERE place <= quota)) AND state = 'QUEUED' AND hinted_at IS NULL
+    -- By their place in the table, not by key, and in other words than those of the index: else the planner, which knows little
+    -- of a queue that fills and empties all the time, may look for each of them among all that wait.
+    WHERE ctid = ANY (ARRAY(SELECT row_id FROM candidate WHERE place <= quota)) AND state = 'QUEUED' AND NOT in_flight
     FOR UPDATE SKIP LOCKED
 ), hinted AS (
     UPDATE jobs
@@ -115,7 +117,7 @@ FROM users;
 UPDATE jobs
 SET hinted_at = NULL
 FROM unnest($1::uuid[], $2::uuid[]) AS ref (tenant_id, job_id)
-WHERE jobs.tenant_id = ref.tenant_id AND jobs.job_id = ref.job_id AND jobs.state = 'QUEUED';
+WHERE jobs.job_id = ANY ($2) AND jobs.tenant_id = ref.tenant_id AND jobs.job_id = ref.job_id AND jobs.state = 'QUEUED';
 
 -- name: forget_hints
 -- Hints from before $1 are lost: their jobs wait for their turn again. Returns how many.
