@@ -1,8 +1,10 @@
-"""Durable jobs against bare tasks: how many one worker process sees through in a second.
+"""Durable jobs against bare tasks: how many one core of a worker process sees through in a second.
 
 Memoro: a job that waits in PostgreSQL is chosen, hinted, claimed, run by a handler that has nothing to do, and ended,
-each step committed and each told as an event. Floor: Taskiq's own worker on a Redis stream, whose task does nothing.
-Both have as many tasks under way at once, and a spinning process of the lowest class keeps the processor awake.
+each step committed and each told as an event. Floor: Taskiq's own worker on a Redis stream, whose task does nothing. Both
+have as many tasks under way at once. Both are measured by the processor time of the worker's process, since PostgreSQL
+shares the machine with it and would otherwise decide the figure; the rates by the clock are in the table. A spinning
+process of the lowest class keeps the processor awake, so that commits don't wait for it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import asyncio
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
@@ -19,7 +22,6 @@ import asyncpg
 
 from benchmarks.deployment import Deployment, open_deployment, running
 from benchmarks.report import Result, publish, table
-from memoro_core.embedded.ports import free_port
 
 TARGET: Final = 1.0
 USERS: Final = 50
@@ -37,46 +39,67 @@ ACCEPT: Final = """
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Jobs or tasks that one process saw through: per second, and per second of its processor time."""
+
+    per_second: float
+    per_core_second: float
+
+
 async def main(rounds: int = 5, jobs: int = 6000, concurrency: int = 128) -> Result:
     """Interleaves bursts on the floor and on Memoro; the median of each."""
     async with open_deployment() as deployment, running("benchmarks.keep_awake"):
         owner = await asyncpg.connect(deployment.stack.owner_url)
         await owner.execute("UPDATE tenants SET tier = 'enterprise' WHERE name = 'dev'")
-        floors: list[float] = []
-        values: list[float] = []
+        floors: list[Rate] = []
+        values: list[Rate] = []
         for _ in range(rounds):
             floors.append(await asyncio.to_thread(_floor, deployment, jobs, concurrency))
             values.append(await _round(deployment, owner, jobs, concurrency))
         await owner.close()
     rows = [
-        [f"{floor:,.0f}", f"{value:,.0f}", f"{value / floor:.2f}"] for floor, value in zip(floors, values, strict=True)
+        [
+            f"{floor.per_core_second:,.0f}",
+            f"{value.per_core_second:,.0f}",
+            f"{value.per_core_second / floor.per_core_second:.2f}",
+            f"{floor.per_second:,.0f}",
+            f"{value.per_second:,.0f}",
+        ]
+        for floor, value in zip(floors, values, strict=True)
     ]
-    print(table("per second, one worker process", ("bare Taskiq no-op", "durable job", "ratio"), rows))
-    ratio = median(values) / median(floors)
-    result = Result("lifecycle", median(values), median(floors), ratio, TARGET, ratio >= TARGET)
+    header = ("bare task, per core and second", "durable job", "ratio", "by the clock: bare task", "durable job")
+    print(table("one worker process", header, rows))
+    floor, value = (median(rate.per_core_second for rate in rates) for rates in (floors, values))
+    result = Result("lifecycle", value, floor, value / floor, TARGET, value / floor >= TARGET)
     publish(result)
     return result
 
 
-def _floor(deployment: Deployment, tasks: int, concurrency: int) -> float:
+def _floor(deployment: Deployment, tasks: int, concurrency: int) -> Rate:
     arguments = [deployment.stack.redis_url, str(tasks), str(concurrency)]
     command = [sys.executable, "-m", "benchmarks.taskiq_worker", *arguments]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return Rate(*map(float, said.split()))
 
 
 async def _round(
     deployment: Deployment, owner: asyncpg.Connection[asyncpg.Record], jobs: int, concurrency: int
-) -> float:
+) -> Rate:
     environment = {
         **deployment.environment,
-        "MEMORO_WORKER_OPS_PORT": str(free_port()),
+        "MEMORO_WORKER_OPS_PORT": "0",
         "MEMORO_WORKER_CONCURRENCY": str(concurrency),
         "MEMORO_EXTRACTION_PROVIDER": "none",
     }
-    async with running("benchmarks.noop_worker", environment=environment):
+    async with running("benchmarks.noop_worker", environment=environment) as worker:
         # The worker is up when it has done something.
         await _see_through(owner, concurrency)
-        return jobs / await _see_through(owner, jobs)
+        before = worker.cpu_times()
+        seconds = await _see_through(owner, jobs)
+        after = worker.cpu_times()
+    processor = after.user + after.system - before.user - before.system
+    return Rate(jobs / seconds, jobs / processor)
 
 
 async def _see_through(owner: asyncpg.Connection[asyncpg.Record], jobs: int) -> float:

@@ -1,4 +1,5 @@
-"""The floor of `lifecycle`: a bare Taskiq worker on a Redis stream, whose task does nothing. Prints tasks per second.
+"""The floor of `lifecycle`: a bare Taskiq worker on a Redis stream, whose task does nothing. Prints tasks per second, and per second of
+the process's own processor time.
 
 Arguments: the URL of Redis, how many tasks, how many at once.
 """
@@ -14,8 +15,8 @@ from taskiq.receiver import Receiver
 from taskiq_redis import RedisStreamBroker
 
 
-async def main(url: str, tasks: int, concurrency: int) -> float:
-    """Tasks that one process consumes per second."""
+async def main(url: str, tasks: int, concurrency: int) -> tuple[float, float]:
+    """Tasks that one process consumes per second, and per second of its processor time."""
     broker = RedisStreamBroker(url, queue_name="floor", consumer_id="0", xread_count=concurrency)
     left = tasks
     done = asyncio.Event()
@@ -33,15 +34,15 @@ async def main(url: str, tasks: int, concurrency: int) -> float:
         await asyncio.gather(*(nothing.kiq(number) for number in range(first, min(first + 100, tasks))))
     stop = asyncio.Event()
     receiver = Receiver(broker, max_async_tasks=concurrency, max_prefetch=concurrency)
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     listening = asyncio.create_task(receiver.listen(stop))
     await done.wait()
-    seconds = time.perf_counter() - started
+    seconds, processor = time.perf_counter() - started, time.process_time() - worked
     stop.set()
     await listening
     await broker.shutdown()
-    return tasks / seconds
+    return tasks / seconds, tasks / processor
 
 
 if __name__ == "__main__":
-    print(uvloop.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
+    print(*uvloop.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
