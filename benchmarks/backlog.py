@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import UTC, datetime
 from typing import Final
 
 import asyncpg
+from pydantic_core import to_json
 
 from memoro_core.ids import TenantId
 from memoro_core.jobs.model import PLANNED_STAGES, JobEvent, JobState
-from memoro_core.postgres.job_rows import event_json, stages_json
 
 USERS: Final = 100
 TEXT: Final = "Note {}: the ferry to the island leaves at nine, and tickets are sold on board."
@@ -56,9 +55,11 @@ async def _top_up(owner: asyncpg.Connection[asyncpg.Record], tenant_id: TenantId
     waiting = await owner.fetchval("SELECT count(*) FROM jobs WHERE tenant_id = $1 AND state = 'QUEUED'", tenant_id)
     if waiting < count:
         now = datetime.now(UTC)
-        stages, event = stages_json(PLANNED_STAGES), event_json(JobEvent(1, JobState.QUEUED, 0, now, run_at=now))
+        stages, event = (
+            to_json(part).decode() for part in (PLANNED_STAGES, JobEvent(1, JobState.QUEUED, 0, now, run_at=now))
+        )
         await owner.execute(
-            *(_CREATE, tenant_id, count - waiting, USERS, now, json.dumps(stages), json.dumps(event), TEXT),
+            *(_CREATE, tenant_id, count - waiting, USERS, now, stages, event, TEXT),
             timeout=_SLOW,
         )
 

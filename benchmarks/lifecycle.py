@@ -1,10 +1,10 @@
 """Durable jobs against bare tasks: how many one core of a worker process sees through in a second.
 
 Memoro: a job that waits in PostgreSQL is chosen, hinted, claimed, run by a handler that has nothing to do, and ended,
-each step committed and each told as an event. Floor: Taskiq's own worker on a Redis stream, whose task does nothing. Both
-have as many tasks under way at once. Both are measured by the processor time of the worker's process, since PostgreSQL
-shares the machine with it and would otherwise decide the figure; the rates by the clock are in the table. A spinning
-process of the lowest class keeps the processor awake, so that commits don't wait for it.
+each step committed and each told as an event. Floor: Taskiq's own worker on a Redis stream, whose task does nothing.
+Both have as many tasks under way at once. Both are measured by the processor time of the worker's process, since
+PostgreSQL shares the machine with it and would otherwise decide the figure; the rates by the clock are in the table. A
+spinning process of the lowest class keeps the processor awake, so that commits don't wait for it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The floor of `lifecycle`: a bare Taskiq worker on a Redis stream, whose task does nothing. Prints tasks per second, and per second of
-the process's own processor time.
+"""The floor of `lifecycle`: a bare Taskiq worker on a Redis stream, whose task does nothing.
 
-Arguments: the URL of Redis, how many tasks, how many at once.
+Prints tasks per second, and per second of the process's own processor time. Arguments: the URL of Redis, how many
+tasks, how many at once.
 """
 
 from __future__ import annotations

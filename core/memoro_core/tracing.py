@@ -82,6 +82,10 @@ def attempt_span(
 def _span(
     name: str, kind: SpanKind, trace_parent: str | None, attributes: Mapping[str, AttributeValue]
 ) -> Iterator[Span]:
+    if trace_parent is None and _without_sdk():
+        # There is neither a trace to go on with nor what could begin one.
+        yield trace.INVALID_SPAN
+        return
     # What an exception says may hold texts of users: a span gets no more of it than its reason.
     span = _TRACER.start_span(
         name, _parent(trace_parent), kind, attributes, record_exception=False, set_status_on_exception=False
@@ -95,6 +99,10 @@ def _span(
         bound_contextvars(trace_id=trace.format_trace_id(context.trace_id)),
     ):
         yield span
+
+
+def _without_sdk() -> bool:
+    return isinstance(_TRACER, trace.ProxyTracer) and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def _parent(trace_parent: str | None) -> Context:

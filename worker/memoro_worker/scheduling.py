@@ -17,7 +17,7 @@ from memoro_core.postgres.leader import Leadership
 from memoro_core.tasks import end_task
 
 _log: Final = structlog.get_logger(__name__)
-_BUSY_PAUSE: Final = 0.02
+_BUSY_PAUSE: Final = 0.04
 """Seconds between two looks for jobs whose turn it is, while there are some."""
 
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from enum import Enum, auto
 
 from memoro_core.clock import Clock
 from memoro_core.jobs.model import Claim, Finish, JobResult, JobState, JobUsage, StageProgress
 from memoro_core.jobs.ports import EventTail
 from memoro_core.jobs.run_ports import JobCancelled, RunStore
 from memoro_core.llm.model import Usage
+
+
+class Interruption(Enum):
+    """Why a handler was stopped before it was done."""
+
+    CANCELLED = auto()
+    TIMED_OUT = auto()
 
 
 class Run:
@@ -31,8 +39,8 @@ class Run:
         self.task = task
         self.usage = claim.job.usage
         self.cancel_requested = claim.job.cancel_requested
-        self.interrupted = False
-        """Its handler was stopped, because a caller asked to cancel the job."""
+        self.interruption: Interruption | None = None
+        """Why its handler was stopped."""
         self.lost = False
 
     @property
@@ -77,12 +85,19 @@ class Run:
     def cancel(self) -> None:
         """A caller asked for it: stops the handler where it waits."""
         self.cancel_requested = True
-        if self._interruptible:
-            self._interruptible = False
-            self.interrupted = True
-            self.task.cancel()
+        self._interrupt(Interruption.CANCELLED)
+
+    def time_out(self) -> None:
+        """It took too long: stops the handler where it waits."""
+        self._interrupt(Interruption.TIMED_OUT)
 
     def lose(self) -> None:
         """The job is another's: stops whatever the run does."""
         self.lost = True
         self.task.cancel()
+
+    def _interrupt(self, why: Interruption) -> None:
+        if self._interruptible:
+            self._interruptible = False
+            self.interruption = why
+            self.task.cancel()

@@ -24,8 +24,8 @@ from memoro_core.jobs.model import (
     JobState,
 )
 from memoro_core.jobs.ports import EventTail, JobStore
-from memoro_core.jobs.retry import RetryPolicy, classify, timed_out
-from memoro_core.jobs.run import Run
+from memoro_core.jobs.retry import Failure, RetryPolicy, classify, timed_out
+from memoro_core.jobs.run import Interruption, Run
 from memoro_core.jobs.run_ports import JobCancelled, JobHandler, LeaseLost, RunStore
 from memoro_core.jobs.service import job_not_found
 from memoro_core.jobs.states import cancelled, failed
@@ -225,40 +225,43 @@ class JobRunner:
     async def _attempt(self, run: Run) -> JobEvent:
         claim = run.claim
         timeout = self._policy.timeout_of(claim.job.kind)
-        limit = asyncio.timeout(timeout)
+        # Cheaper than a block of asyncio.timeout, and a commit under way is not cut off.
+        alarm = asyncio.get_running_loop().call_later(timeout, run.time_out)
         try:
-            async with limit:
-                run.begin()
-                return await self._handlers[claim.job.kind].run(run)
+            run.begin()
+            return await self._handlers[claim.job.kind].run(run)
         except LeaseLost:
             raise
         except JobCancelled:
-            run.end()
             finish = cancelled(stages=run.stages, usage=run.usage)
         except asyncio.CancelledError:
-            if not run.interrupted:
+            if run.interruption is None:
                 raise
             _uncancel()
-            finish = cancelled(stages=run.stages, usage=run.usage)
+            if run.interruption is Interruption.TIMED_OUT:
+                finish = self._failed(run, timed_out(timeout))
+            else:
+                finish = cancelled(stages=run.stages, usage=run.usage)
         except Exception as failure:  # noqa: BLE001 - whatever it is, it ends the attempt
-            run.end()
             if isinstance(failure, ProviderError):
                 run.record(failure.usage)
-            over_time = isinstance(failure, TimeoutError) and limit.expired()
-            verdict = timed_out(timeout) if over_time else classify(failure)
-            unexpected = not over_time and not isinstance(failure, MemoroError)
-            _log.warning(
-                "attempt_failed",
-                reason=verdict.error.reason,
-                message=verdict.error.message,
-                retryable=verdict.error.retryable,
-                exc_info=failure if unexpected else None,
-            )
-            retry_at = self._policy.retry.retry_at(
-                self._clock.now(), claim.job.attempt, retry_after=verdict.retry_after
-            )
-            finish = failed(claim.job, verdict.error, stages=run.stages, usage=run.usage, retry_at=retry_at)
+            finish = self._failed(run, classify(failure), None if isinstance(failure, MemoroError) else failure)
+        finally:
+            alarm.cancel()
+            run.end()
         return await self._write_end(claim, finish)
+
+    def _failed(self, run: Run, verdict: Failure, unexpected: Exception | None = None) -> Finish:
+        job, error = run.claim.job, verdict.error
+        _log.warning(
+            "attempt_failed",
+            reason=error.reason,
+            message=error.message,
+            retryable=error.retryable,
+            exc_info=unexpected,
+        )
+        retry_at = self._policy.retry.retry_at(self._clock.now(), job.attempt, retry_after=verdict.retry_after)
+        return failed(job, error, stages=run.stages, usage=run.usage, retry_at=retry_at)
 
     async def _write_end(self, claim: Claim, finish: Finish) -> JobEvent:
         for pause in _END_PAUSES:

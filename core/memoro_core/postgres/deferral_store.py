@@ -11,7 +11,7 @@ from asyncpg import Record
 from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs.model import JobEvent, JobRef, JobState
 from memoro_core.postgres.database import Database
-from memoro_core.postgres.job_rows import change_json, event_of, ref_of
+from memoro_core.postgres.job_rows import event_of, ref_of
 from memoro_core.postgres.queries import load_queries
 
 _SQL: Final = load_queries("deferrals")
@@ -27,14 +27,14 @@ class PostgresDeferralStore:
     async def defer(
         self, tenant_id: TenantId, job_ids: Sequence[JobId], *, until: datetime, now: datetime
     ) -> Sequence[tuple[JobRef, JobEvent]]:
-        told = change_json(JobEvent(0, JobState.DEFERRED, 0, now, run_at=until))
+        told = JobEvent(0, JobState.DEFERRED, 0, now, run_at=until)
         async with self._database.tenant_tx(tenant_id, generic_plans=True) as connection:
             return _events(await connection.fetch(_SQL["defer"], tenant_id, job_ids, now, until, told))
 
     async def release(
         self, *, now: datetime, limit: int, tenant_id: TenantId | None = None, due_only: bool = True
     ) -> Sequence[tuple[JobRef, JobEvent]]:
-        told = change_json(JobEvent(0, JobState.QUEUED, 0, now, run_at=now))
+        told = JobEvent(0, JobState.QUEUED, 0, now, run_at=now)
         latest = now if due_only else _ANY_TIME
         async with self._database.system_tx() as connection:
             return _events(await connection.fetch(_SQL["release"], now, latest, tenant_id, limit, told))
@@ -42,7 +42,7 @@ class PostgresDeferralStore:
     async def hasten(
         self, *, now: datetime, limit: int, tenant_id: TenantId | None = None
     ) -> Sequence[tuple[JobRef, JobEvent]]:
-        told = change_json(JobEvent(0, JobState.QUEUED, 0, now, run_at=now))
+        told = JobEvent(0, JobState.QUEUED, 0, now, run_at=now)
         async with self._database.system_tx() as connection:
             return _events(await connection.fetch(_SQL["hasten"], now, tenant_id, limit, told))
 

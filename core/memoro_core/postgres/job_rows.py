@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from asyncpg import Record
 from pydantic import TypeAdapter
-from pydantic_core import to_jsonable_python
 
 from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs.model import (
@@ -81,20 +80,3 @@ def claim_columns(claims: Sequence[Claim]) -> tuple[list[TenantId], list[JobId],
 def event_of(event: object) -> JobEvent:
     """An event from its JSON, as the column `event` and the live tail carry it. Raises ValueError for anything else."""
     return _EVENT.validate_python(event)
-
-
-def event_json(event: JobEvent) -> dict[str, Any]:
-    """An event as JSON, without what is not set."""
-    return dict(to_jsonable_python(event, exclude_none=True))
-
-
-def change_json(event: JobEvent) -> dict[str, Any]:
-    """An event as JSON without its number and attempt, which the statement that changes the row adds."""
-    json = event_json(event)
-    del json["seq"], json["attempt"]
-    return json
-
-
-def stages_json(stages: Sequence[StageProgress]) -> list[Any]:
-    """Stages as the column `stages` holds them."""
-    return list(to_jsonable_python(stages))

@@ -10,7 +10,7 @@ from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs.model import Job, JobEvent, JobFilter, JobRef, JobState
 from memoro_core.jobs.states import cancelled
 from memoro_core.postgres.database import Connection, Database
-from memoro_core.postgres.job_rows import event_json, event_of, job_of, ref_columns, ref_of
+from memoro_core.postgres.job_rows import event_of, job_of, ref_columns, ref_of
 from memoro_core.postgres.queries import load_queries
 from memoro_core.postgres.webhook_store import announce_in
 from memoro_core.webhooks.events import job_ended
@@ -79,7 +79,7 @@ async def cancel_waiting_in(
     """Ends jobs that wait, and that the transaction of their tenant holds locked; their last events."""
     events = [JobEvent(job.sequence + 1, JobState.CANCELLED, job.attempt, now, usage=job.usage) for job in jobs]
     job_ids = [job.id for job in jobs]
-    await connection.execute(_SQL["cancel_waiting"], tenant_id, job_ids, now, [event_json(event) for event in events])
+    await connection.execute(_SQL["cancel_waiting"], tenant_id, job_ids, now, events)
     ends = [job_ended(job, cancelled(stages=job.stages, usage=job.usage), now) for job in jobs]
     await announce_in(connection, tenant_id, ends, now=now)
     memory_ids = [memory_id for job in jobs for memory_id in job.memory_ids]

@@ -18,7 +18,7 @@ from memoro_core.jobs.retrying import RETRYABLE, not_ended_badly, nothing_left, 
 from memoro_core.jobs.service import job_not_found
 from memoro_core.postgres.answer_store import answered_before_in
 from memoro_core.postgres.database import Connection, Database
-from memoro_core.postgres.job_rows import event_json, job_of, ref_of
+from memoro_core.postgres.job_rows import job_of, ref_of
 from memoro_core.postgres.queries import load_queries
 
 _SQL: Final = load_queries("retries")
@@ -99,9 +99,7 @@ async def _retry_in(
     max_attempts: int,
     event: JobEvent,
 ) -> Sequence[Record]:
-    return await connection.fetch(
-        _SQL["retry"], tenant_id, job_ids, retry_ids, event.at, max_attempts, event_json(event)
-    )
+    return await connection.fetch(_SQL["retry"], tenant_id, job_ids, retry_ids, event.at, max_attempts, event)
 
 
 def _queued(now: datetime) -> JobEvent:

@@ -17,13 +17,11 @@ from memoro_core.jobs.run_ports import Expired, LeaseLost
 from memoro_core.jobs.states import cancelled, check_finish
 from memoro_core.postgres.database import Connection, Database
 from memoro_core.postgres.job_rows import (
-    change_json,
     claim_columns,
     claim_of,
     event_of,
     ref_columns,
     ref_of,
-    stages_json,
 )
 from memoro_core.postgres.queries import load_queries
 from memoro_core.postgres.webhook_store import announce_in
@@ -64,7 +62,7 @@ class PostgresRunStore:
                 now,
                 worker_id,
                 lease_until,
-                change_json(JobEvent(0, JobState.RUNNING, 0, now)),
+                JobEvent(0, JobState.RUNNING, 0, now),
                 limits,
             )
         return [claim_of(row) for row in rows]
@@ -85,7 +83,7 @@ class PostgresRunStore:
                 _SQL["release"],
                 *claim_columns(claims),
                 now,
-                change_json(JobEvent(0, JobState.QUEUED, 0, now, run_at=now)),
+                JobEvent(0, JobState.QUEUED, 0, now, run_at=now),
             )
         return [(ref_of(row), event_of(row["event"])) for row in rows]
 
@@ -116,8 +114,8 @@ class PostgresRunStore:
                 "tenant_id": report.claim.ref.tenant_id,
                 "job_id": report.claim.ref.job_id,
                 "lease": report.claim.lease,
-                "stages": stages_json(report.stages),
-                "event": change_json(report.event),
+                "stages": report.stages,
+                "event": report.event,
             }
             for report in reports
         ]
@@ -212,14 +210,14 @@ def _end_json(end: _End, event: JobEvent) -> dict[str, Any]:
         "job_id": claim.ref.job_id,
         "lease": claim.lease,
         "state": finish.state,
-        "stages": stages_json(finish.stages),
+        "stages": finish.stages,
         "partial": finish.partial,
         "result": finish.result,
         "error": finish.error,
         "input_tokens": finish.usage.input_tokens,
         "output_tokens": finish.usage.output_tokens,
         "run_at": finish.run_at,
-        "event": change_json(event),
+        "event": event,
     }
 
 

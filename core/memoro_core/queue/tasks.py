@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import structlog
@@ -45,9 +46,13 @@ def decode(jobs: object = None) -> Sequence[JobRef]:
     return list(dict.fromkeys(ref for ref in refs if ref is not None))
 
 
-def _ref(job: object) -> JobRef | None:
-    match job:
+# The jobs of one tenant come together.
+_parse_tenant = lru_cache(maxsize=1024)(parse_id)
+
+
+def _ref(named: object) -> JobRef | None:
+    match named:
         case [str(tenant_id), str(job_id)]:
-            tenant, of_tenant = parse_id(tenant_id), parse_id(job_id)
-            return JobRef(TenantId(tenant), JobId(of_tenant)) if tenant and of_tenant else None
+            tenant, job = _parse_tenant(tenant_id), parse_id(job_id)
+            return JobRef(TenantId(tenant), JobId(job)) if tenant and job else None
     return None

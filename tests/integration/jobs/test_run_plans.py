@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from memoro_core.jobs.model import JobKind, JobRef
-from memoro_core.postgres.job_rows import claim_columns, ref_columns, stages_json
+from memoro_core.postgres.job_rows import claim_columns, ref_columns
 from tests.support.domain import Domain
 from tests.support.jobs import now, try_claim
 from tests.support.plans import scans
@@ -85,7 +85,7 @@ async def test_keeping_and_reporting(domain: Domain, queue: list[JobRef]) -> Non
             "tenant_id": one.ref.tenant_id,
             "job_id": one.ref.job_id,
             "lease": one.lease,
-            "stages": stages_json(one.job.stages),
+            "stages": one.job.stages,
             "event": {"state": "RUNNING"},
         }
         for one in claims
