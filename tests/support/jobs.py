@@ -72,7 +72,9 @@ async def try_claim(
 ) -> Sequence[Claim]:
     """Claims those of these jobs that can be claimed."""
     moment = at or now()
-    return await store.claim(refs, worker_id="w", now=moment, lease_until=moment + lease, limits=LIMITS)
+    # Of the test's own: what a worker runs decides what it may claim.
+    worker_id = f"worker of {refs[0].tenant_id}"
+    return await store.claim(refs, worker_id=worker_id, now=moment, lease_until=moment + lease, limits=LIMITS)
 
 
 async def reap(domain: Domain, *, now: datetime) -> Sequence[tuple[JobRef, JobEvent]]:

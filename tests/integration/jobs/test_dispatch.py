@@ -25,7 +25,7 @@ from memoro_core.settings import Settings
 from memoro_core.tenancy.model import Tier
 from memoro_core.tenancy.service import TenancyService
 from tests.support.domain import Domain, fresh_name
-from tests.support.jobs import claim, new_job, now, succeeded, try_claim, until
+from tests.support.jobs import claim, new_job, now, reap, succeeded, try_claim, until
 
 
 class Backlog:
@@ -211,3 +211,17 @@ async def test_only_what_the_workers_soon_have_room_for_is_hinted(
 
         await until(unseen, seconds=5)
     assert not await owner.fetchval("SELECT count(*) FROM workers")
+
+
+async def test_jobs_that_have_lost_two_workers_run_one_at_a_time_on_each(
+    domain: Domain, owner: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    suspects, well = await jobs_of(domain, domain.tenant, {"ann": 4}), await new_job(domain)
+    for _ in range(2):
+        assert len(await try_claim(domain.run_store, suspects, lease=timedelta(seconds=-1))) == 4
+        await reap(domain, now=now())
+    (first, other) = await try_claim(domain.run_store, [*suspects, well])
+    assert [first.ref, other.ref] == [suspects[0], well]
+    assert not await try_claim(domain.run_store, suspects[1:])
+    await domain.run_store.finish(first, succeeded(first), now=now())
+    assert [one.ref for one in await try_claim(domain.run_store, suspects[1:])] == suspects[1:2]

@@ -5,12 +5,14 @@
 
 -- name: claim
 -- Takes those of these jobs that wait, are due, are not asked to cancel, and for which there is room: no more of a tenant's and
--- of a user's jobs run at once than the tier allows, and none of a paused queue is begun. Arrays are parallel; the first have
+-- of a user's jobs run at once than the tier allows, and none of a paused queue is begun. Of jobs that have lost two workers a
+-- worker runs one at a time: if it is the job that kills them, it takes no other along that has lost as many. Arrays are parallel; the first have
 -- the first go. A job that another transaction holds is left out: it is being claimed or cancelled there. One that there is no
 -- room for loses its hint, and waits for the scheduler to choose it. The caller holds the tenants' claim locks, so that the
 -- count of what runs stays true until it commits. $8 has the seconds that a run may take, by kind. Runs across tenants.
 WITH waiting AS (
-    SELECT ref.place, jobs.tenant_id, jobs.job_id, jobs.user_id, tenants.tier
+    SELECT ref.place, jobs.tenant_id, jobs.job_id, jobs.user_id, tenants.tier,
+           jobs.attempt > 1 AND coalesce(jobs.error ->> 'reason' = 'WORKER_LOST', false) AS suspect
     FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS ref (tenant_id, job_id, place)
     JOIN jobs USING (tenant_id, job_id)
     JOIN tenants USING (tenant_id)
@@ -25,6 +27,12 @@ WITH waiting AS (
 ), of_user AS (
     SELECT waiting.*, tiers.tenant_in_flight,
            tiers.queue_paused_at IS NULL
+           AND (NOT suspect
+                OR (row_number() OVER (PARTITION BY suspect ORDER BY place) = 1
+                    AND NOT EXISTS (SELECT
+                                    FROM jobs
+                                    WHERE in_flight AND state = 'RUNNING' AND worker_id = $5 AND attempt > 2
+                                      AND error ->> 'reason' = 'WORKER_LOST')))
            AND coalesce(running.jobs, 0) + row_number() OVER (PARTITION BY waiting.tenant_id, waiting.user_id ORDER BY place)
                <= tiers.user_in_flight AS fits
     FROM waiting
