@@ -73,7 +73,7 @@ async def try_claim(
     """Claims those of these jobs that can be claimed."""
     moment = at or now()
     # Of the test's own: what a worker runs decides what it may claim.
-    worker_id = f"worker of {refs[0].tenant_id}"
+    worker_id = f"worker of {refs[0].tenant_id if refs else None}"
     return await store.claim(refs, worker_id=worker_id, now=moment, lease_until=moment + lease, limits=LIMITS)
 
 

@@ -50,9 +50,8 @@ async def queue(domain: Domain, owner_database_url: str, request: pytest.Fixture
 async def test_choosing_whose_turn_it_is(domain: Domain, queue: list[JobRef]) -> None:
     assert sum((await scans(domain, "scheduling", "load", now() - timedelta(minutes=1))).values()) < 5_000
     read = await scans(domain, "scheduling", "tenants_waiting", now(), BATCH)
-    assert read.keys() <= {"jobs_waiting", "jobs_in_flight"}
+    assert sum(read.values()) < 5_000
     read = await scans(domain, "scheduling", "hint", [domain.tenant], [BATCH], [""], now())
-    assert read.keys() <= {"jobs_waiting", "jobs_in_flight", "jobs_pkey", "Tid Scan"}
     # 500 users are looked at, each for its first job or two.
     assert sum(read.values()) < 5_000
 
@@ -71,7 +70,7 @@ async def test_claiming(domain: Domain, queue: list[JobRef]) -> None:
         {"state": "RUNNING"},
         dict.fromkeys(JobKind, 60.0),
     )
-    assert sum(read.values()) < 10 * BATCH
+    assert sum(read.values()) < WAITING / 5
 
 
 async def test_keeping_and_reporting(domain: Domain, queue: list[JobRef]) -> None:
@@ -79,7 +78,7 @@ async def test_keeping_and_reporting(domain: Domain, queue: list[JobRef]) -> Non
     assert len(claims) == BATCH
     for name, *parameters in (("extend", now()), ("cancel_requests",)):
         read = await scans(domain, "leases", name, *claim_columns(claims), *parameters)
-        assert sum(read.values()) < 10 * BATCH, name
+        assert sum(read.values()) < WAITING / 5, name
     progress = [
         {
             "tenant_id": one.ref.tenant_id,
@@ -90,7 +89,7 @@ async def test_keeping_and_reporting(domain: Domain, queue: list[JobRef]) -> Non
         }
         for one in claims
     ]
-    assert sum((await scans(domain, "runs", "report", progress, now())).values()) < 10 * BATCH
+    assert sum((await scans(domain, "runs", "report", progress, now())).values()) < WAITING / 5
 
 
 async def test_ending(domain: Domain, queue: list[JobRef]) -> None:
@@ -109,7 +108,7 @@ async def test_ending(domain: Domain, queue: list[JobRef]) -> None:
         for one in claims
     ]
     read = await scans(domain, "runs", "finish", domain.tenant, ends, now(), of_tenant=True)
-    assert sum(read.values()) < 10 * BATCH
+    assert sum(read.values()) < WAITING / 5
     read = await scans(domain, "runs", "expired", now(), 500)
     assert read.keys() == {"jobs_leased"}
     read = await scans(
@@ -120,4 +119,4 @@ async def test_ending(domain: Domain, queue: list[JobRef]) -> None:
         now() + timedelta(hours=1),
         of_tenant=True,
     )
-    assert sum(read.values()) < 10 * BATCH
+    assert sum(read.values()) < WAITING / 5
