@@ -164,15 +164,16 @@ SELECT tenant_id, job_id, last_seq, $5::jsonb || jsonb_build_object('seq', last_
 RETURNING tenant_id, job_id, event;
 
 -- name: expired
--- Runs whose lease ran out, the longest ago first; `timed_out` says that the worker lives, but ran longer than a run may. Runs
--- across tenants.
+-- Runs whose lease ran out, the longest ago first; `timed_out` says that the worker lives, but ran longer than a run may. A job
+-- that a transaction holds is left out: its run may be in the middle of a write. Runs across tenants.
 SELECT tenant_id, job_id, kind, state, priority, user_id, memory_ids, stages, partial, attempt, max_attempts, run_at, run_lease,
        cancel_requested, last_seq, input_tokens, output_tokens, error, result, created_at, started_at, ended_at, retry_of,
        trace_parent, coalesce(run_deadline <= $1, false) AS timed_out
 FROM jobs
 WHERE state = 'RUNNING' AND lease_expires_at < $1
 ORDER BY lease_expires_at
-LIMIT $2;
+LIMIT $2
+FOR UPDATE SKIP LOCKED;
 
 -- name: hold_expired
 -- Which of these runs of a tenant are still without their lease: holds their jobs until the transaction ends. Arrays are
