@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     """How long failed jobs are kept, where their tier does not say."""
 
     margin_basis_points: int = Field(default=5_000, ge=0, le=100_000)
-    """What is added to what providers charge, in hundredths of a percent; jobs keep the margin they were accepted with."""
+    """What is added to what providers charge, in hundredths of a percent; a job keeps the one it was accepted with."""
     price_refresh: float = Field(default=1.0, gt=0, le=2.0)
     """How often a process looks for new prices."""
 

@@ -1,4 +1,4 @@
-"""Accounts, entries, grants, holds, prices, calls and budgets. Amounts are micro-credits unless a name says otherwise."""
+"""Accounts, entries, grants, holds, prices, calls and budgets. Amounts are in micro-credits, unless said otherwise."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ class Price:
 
 
 class CallState(StrEnum):
-    """Whether a provider's answer is there. OPEN and PRESUMED count as the most that the call may use, see `ai_calls`."""
+    """Whether a provider's answer is there. An OPEN call counts as the most that it may use; see `ai_calls`."""
 
     OPEN = "OPEN"
     DONE = "DONE"
