@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from enum import IntEnum, StrEnum
 from typing import Final
 
 from memoro_core.ids import JobId, MemoryId, TenantId, UserId
+from memoro_core.llm.model import Usage
 
 
 class JobKind(StrEnum):
@@ -100,13 +101,29 @@ class JobResult:
 
 @dataclass(frozen=True, slots=True)
 class JobUsage:
-    """Tokens that all attempts of a job have used."""
+    """Tokens that all attempts of a job have used, and what it cost, in micro-credits, once it has ended."""
 
     input_tokens: int = 0
     output_tokens: int = 0
+    charged: int = 0
 
     def __add__(self, other: JobUsage) -> JobUsage:
-        return JobUsage(self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens)
+        return JobUsage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.charged + other.charged,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FreeCall:
+    """A provider call that cost nothing, to be written down with the end of its run. `day` is the one it counts for."""
+
+    usage: Usage
+    day: date
+    started_at: datetime
+    ended_at: datetime
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +203,10 @@ class JobFilter:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """How a run ends: what its last write says. `state` is terminal, or QUEUED with a `run_at` for another attempt."""
+    """How a run ends: what its last write says. `state` is terminal, or QUEUED with a `run_at` for another attempt.
+
+    `free_calls` are the run's calls that cost nothing; `paid` says that it made others.
+    """
 
     state: JobState
     stages: Sequence[StageProgress]
@@ -195,3 +215,5 @@ class Finish:
     result: JobResult | None = None
     error: JobError | None = None
     run_at: datetime | None = None
+    free_calls: Sequence[FreeCall] = ()
+    paid: bool = False

@@ -37,13 +37,14 @@ class EmbeddingModel:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one provider call used, as the provider counted it, failed calls included."""
+    """What one provider call used, as the provider counted it, failed calls included. `items` are texts."""
 
     provider: str
     model: str
     operation: Operation
     input_tokens: int
     output_tokens: int = 0
+    items: int = 1
 
 
 @dataclass(frozen=True, slots=True)
