@@ -141,8 +141,7 @@ class Job:
 
     `sequence` is the number of its latest event; `retry_of` the ended job whose work it does again; `trace_parent` the
     W3C trace context of the call that made it. `cost_bound` is the most that it may cost, as reckoned when it was
-    accepted, and `charged` what it has cost once it has ended, in micro-credits; `deferral_reason` why it was put off
-    last, if it was for money.
+    accepted, in micro-credits; `deferral_reason` why it was put off last, if it was for money.
     """
 
     id: JobId
@@ -167,7 +166,6 @@ class Job:
     retry_of: JobId | None = None
     trace_parent: str | None = None
     cost_bound: int = 0
-    charged: int = 0
     deferral_reason: DeferralReason | None = None
 
 
@@ -211,7 +209,7 @@ class JobFilter:
 class Finish:
     """How a run ends: what its last write says. `state` is terminal, or QUEUED with a `run_at` for another attempt.
 
-    `free_calls` are the run's calls that cost nothing; `paid` says that it made others.
+    `free_calls` are those of the run's calls that cost nothing; the others have been written down already.
     """
 
     state: JobState
@@ -222,4 +220,3 @@ class Finish:
     error: JobError | None = None
     run_at: datetime | None = None
     free_calls: Sequence[FreeCall] = ()
-    paid: bool = False

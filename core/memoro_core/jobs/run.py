@@ -41,7 +41,6 @@ class Run:
         self._reporting = asyncio.Lock()
         self._interruptible = False
         self._free_calls: list[FreeCall] = []
-        self._paid = False
         task = asyncio.current_task()
         assert task is not None
         self.task = task
@@ -83,7 +82,7 @@ class Run:
 
     def with_calls(self, finish: Finish) -> Finish:
         """An end of this run, with what is to be written of its calls."""
-        return dataclasses.replace(finish, free_calls=tuple(self._free_calls), paid=self._paid)
+        return dataclasses.replace(finish, free_calls=tuple(self._free_calls))
 
     def begin(self) -> None:
         """From here on the run may be interrupted: its handler is at work."""
@@ -110,9 +109,7 @@ class Run:
     def _spent(self, usage: Sequence[Usage], free: FreeCall | None) -> None:
         for one in usage:
             self.usage += JobUsage(one.input_tokens, one.output_tokens)
-        if free is None:
-            self._paid = True
-        else:
+        if free is not None:
             self._free_calls.append(free)
 
     def _interrupt(self, why: Interruption) -> None:
