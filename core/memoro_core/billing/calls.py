@@ -59,9 +59,8 @@ class CallStore(Protocol):
     async def open(self, call: NewCall) -> CallId:
         """Writes a call down at its most, having seen to it that the job's hold covers it.
 
-        Raises LeaseLost when the run has lost its job, INSUFFICIENT_CREDITS when the hold can't be extended as far as
-        it would have to be, and RESOURCE_EXHAUSTED when a job that had no hold finds a daily budget used up; nothing is
-        written of the call then.
+        Raises LeaseLost when the run has lost its job, and INSUFFICIENT_CREDITS when the hold can't be extended as far
+        as it would have to be; nothing is written of the call then.
         """
         ...
 

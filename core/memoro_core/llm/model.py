@@ -37,7 +37,10 @@ class EmbeddingModel:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one provider call used, as the provider counted it, failed calls included. `items` are texts."""
+    """What one provider call used, as the provider counted it, failed calls included; or the most that one may use.
+
+    `items` are the texts it was about; a call that asks again about the same text has none.
+    """
 
     provider: str
     model: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeAlias
 
-from memoro_core.llm.model import EmbeddingModel, Embeddings, Extraction, ExtractionSource
+from memoro_core.llm.model import EmbeddingModel, Embeddings, Extraction, ExtractionSource, Usage
 
 Admit: TypeAlias = Callable[[], Awaitable[None]]
 """Leave to ask, which costs: what a provider awaits at the last moment, when nothing else stands between a call and its
@@ -27,6 +27,10 @@ class EmbeddingProvider(Protocol):
         """
         ...
 
+    def bound(self, texts: Sequence[str]) -> Usage:
+        """The most that `embed` of these texts uses, known without asking the provider: a token is at least a byte."""
+        ...
+
 
 class ExtractionProvider(Protocol):
     """Finds entities and relationships in a text."""
@@ -36,4 +40,8 @@ class ExtractionProvider(Protocol):
 
         Raises ProviderError, and what `admit` raises. Never blocks the event loop.
         """
+        ...
+
+    def bound(self, source: ExtractionSource) -> Usage:
+        """The most that `extract` of this source uses, asking again included, known without asking the provider."""
         ...

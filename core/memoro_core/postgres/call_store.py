@@ -9,9 +9,8 @@ from asyncpg import Record
 
 from memoro_core.batching import Coalescer
 from memoro_core.billing.calls import CallEnd, CallId, NewCall, shortage
-from memoro_core.billing.errors import insufficient_credits
-from memoro_core.billing.model import Cost, Deferred, HoldRequest, Refused
-from memoro_core.errors import Code, MemoroError, Reason
+from memoro_core.billing.model import Cost
+from memoro_core.errors import MemoroError
 from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs.model import JobState
 from memoro_core.jobs.run_ports import LeaseLost
@@ -92,30 +91,18 @@ class PostgresCallStore:
         self, connection: Connection, tenant_id: TenantId, row: Record, calls: Sequence[NewCall]
     ) -> None:
         """Sees to it that the job's hold is enough for what it has spent and for these calls."""
-        job_id, held, at = row["job_id"], row["amount"], calls[0].at
+        job_id, held = row["job_id"], row["amount"]
         missing = shortage(
             held or 0,
             Cost(row["pico_dollars"], row["fees"]),
             [call.most for call in calls],
             margin_basis_points=self._margin if held is None else row["margin_basis_points"],
         )
-        if held is not None:
-            if missing:
-                await self._holds.extend_in(connection, tenant_id, job_id, missing, now=at)
-            return
-        # Nothing had a price when the job was accepted.
-        request = HoldRequest(job_id, calls[0].claim.job.user_id, missing)
-        (verdict,) = await self._holds.hold_in(connection, tenant_id, [request], now=at)
-        if isinstance(verdict, Refused):
-            raise insufficient_credits(tenant_id, verdict.need, verdict.have)
-        if isinstance(verdict, Deferred):
-            raise MemoroError(
-                Code.RESOURCE_EXHAUSTED,
-                Reason.INSUFFICIENT_CREDITS,
-                "a daily budget is used up, and the job had nothing set aside",
-                retry_after=(verdict.until - at).total_seconds(),
-            )
-        await connection.execute(_SQL["bind_cost"], tenant_id, job_id, missing)
+        if missing:
+            await self._holds.extend_in(connection, tenant_id, job_id, missing, now=calls[0].at)
+            if held is None:
+                # Nothing had a price when the job was accepted.
+                await connection.execute(_SQL["bind_cost"], tenant_id, job_id, missing)
 
 
 def _holds_its_job(call: NewCall, runs: Mapping[JobId, Record]) -> bool:
