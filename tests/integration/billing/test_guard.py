@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -84,10 +85,10 @@ async def test_the_hold_is_extended_by_what_is_missing_and_by_no_more(spender: S
 async def test_what_was_spent_before_counts_and_open_calls_count_at_their_most(spender: Spender) -> None:
     ref = await spender.job(held=MOST * 2)
     claimed = await claim(spender.domain.run_store, ref)
-    with pytest.raises(RuntimeError, match="died"):
+    with suppress(ZeroDivisionError):
         async with spender.domain.guard.call(claimed, ASKED, b"lost", lambda *_: None) as call:
             await call.admit()
-            raise RuntimeError("died")
+            raise ZeroDivisionError
     async with spender.domain.guard.call(claimed, ASKED, b"asked", lambda *_: None) as call:
         await call.admit()
         call.used([Usage("openai", EMBEDDER, Operation.EMBED, 500)])
