@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 
+from memoro_core.billing.bounds import CostBounds
+from memoro_core.billing.calendar import Calendar
+from memoro_core.billing.prices import PriceBook
+from memoro_core.billing.pricing import PricingService
 from memoro_core.clock import Clock, SystemClock
 from memoro_core.graph.service import GraphService
 from memoro_core.jobs.cron import Cron, time_zone_of
@@ -38,6 +42,8 @@ from memoro_core.memory.service import MemoryService
 from memoro_core.memory.words import WordVectors
 from memoro_core.outbound.sender import open_sender
 from memoro_core.postgres.answer_store import PostgresAnswerStore
+from memoro_core.postgres.credit_holds import CreditHolds
+from memoro_core.postgres.credit_store import PostgresCreditStore
 from memoro_core.postgres.database import Database, open_database
 from memoro_core.postgres.deferral_store import PostgresDeferralStore
 from memoro_core.postgres.embedding_model import check_embedding_model
@@ -48,6 +54,7 @@ from memoro_core.postgres.idempotency_store import PostgresRequestStore
 from memoro_core.postgres.job_store import PostgresJobStore
 from memoro_core.postgres.lease_store import PostgresLeaseStore
 from memoro_core.postgres.memory_store import PostgresMemoryStore
+from memoro_core.postgres.price_store import PostgresPriceStore
 from memoro_core.postgres.queue_store import PostgresQueueStore
 from memoro_core.postgres.retention_store import PostgresRetentionStore
 from memoro_core.postgres.retry_store import PostgresRetryStore
@@ -83,6 +90,7 @@ class Container:
     """One connection that requests can't use up: for signs of life."""
     redis: RedisClient
     memories: MemoryService
+    pricing: PricingService
     search: SearchService
     graph: GraphService
     jobs: JobsService
@@ -121,6 +129,7 @@ async def open_container(
         database = await stack.enter_async_context(open_database(settings))
         await check_service_role(database)
         providers = await stack.enter_async_context(open_providers(settings, preload_extraction=takes_jobs))
+        extractor = None if settings.extraction_provider == "none" else providers.extraction
         await check_embedding_model(database, providers.embedding.model)
         redis = await stack.enter_async_context(open_redis(settings))
         tail = await stack.enter_async_context(RedisEventTail(redis))
@@ -129,7 +138,12 @@ async def open_container(
         waiting = PostgresSchedulingStore(database)
         retry = RetryPolicy(settings.job_retry_base, settings.job_retry_max)
         hints = RedisHintQueue(redis)
-        retries = PostgresRetryStore(database)
+        price_store = PostgresPriceStore(database)
+        prices = await stack.enter_async_context(PriceBook(price_store, clock, refresh=settings.price_refresh))
+        margin = settings.margin_basis_points
+        holds = CreditHolds(Calendar(time_zone_of(settings.time_zone)), margin_basis_points=margin)
+        bounds = CostBounds(prices, providers.embedding, extractor, margin_basis_points=margin)
+        retries = PostgresRetryStore(database, holds, bounds)
         deferrals = PostgresDeferralStore(database)
         tenancy_store = PostgresTenancyStore(database)
         authenticator = Authenticator(tenancy_store, clock, ttl=settings.auth_cache_ttl)
@@ -159,11 +173,12 @@ async def open_container(
         hinter = BackgroundHinter(hints, authenticator.tier_of)
         stack.push_async_callback(hinter.close)
         memories = MemoryService(
-            PostgresMemoryStore(database),
+            PostgresMemoryStore(database, holds),
             job_store,
             hinter,
             runner,
             clock,
+            bounds,
             priorities=PriorityRule(settings.long_conversation, settings.short_text),
             max_attempts=settings.job_max_attempts,
         )
@@ -173,6 +188,7 @@ async def open_container(
         webhook_store = PostgresWebhookStore(database)
         seal = SecretSeal(settings.secret_key.get_secret_value() if settings.secret_key else None)
         sender = await stack.enter_async_context(open_sender(allow_private=settings.webhook_allow_private))
+        pricing = PricingService(price_store, prices, bounds, PostgresCreditStore(database), clock)
         yield Container(
             settings=settings,
             clock=clock,
@@ -180,6 +196,7 @@ async def open_container(
             pings=pings,
             redis=redis,
             memories=memories,
+            pricing=pricing,
             search=SearchService(
                 PostgresSearchStore(database, exact_limit=settings.exact_search_limit),
                 providers.embedding,

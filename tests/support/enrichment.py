@@ -59,6 +59,9 @@ class ScriptedExtractor:
             raise answer
         return answer
 
+    def bound(self, source: ExtractionSource) -> Usage:
+        return Usage("test", "scripted", Operation.EXTRACT, len(source.text.encode()), 10)
+
 
 @dataclass
 class DirectionEmbedder:
@@ -80,6 +83,9 @@ class DirectionEmbedder:
             [vectors[ord(text[0]) % 256] for text in texts],
             (Usage(self.model.provider, self.model.name, Operation.EMBED, len(texts)),),
         )
+
+    def bound(self, texts: Sequence[str]) -> Usage:
+        return Usage(self.model.provider, self.model.name, Operation.EMBED, len(texts), items=len(texts))
 
 
 class SilentTail:

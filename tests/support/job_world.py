@@ -44,6 +44,7 @@ from memoro_core.tenancy.model import Tier
 from memoro_core.tenancy.service import TenancyService
 from tests.support.domain import Hints, fresh_name
 from tests.support.job_model import JobRecord, Memories
+from tests.support.pricing import Money
 
 MAX_ATTEMPTS: Final = 3
 RUN_LIMIT: Final = 40.0
@@ -231,7 +232,7 @@ class JobWorld:
 @asynccontextmanager
 async def open_job_world(database: Database, now: datetime) -> AsyncIterator[JobWorld]:
     """A new tenant of the tier with the smallest caps, whose jobs are gone at the end."""
-    clock, hints = SetClock(now), Hints()
+    clock, hints, money = SetClock(now), Hints(), Money(database)
     tenants = TenancyService(PostgresTenancyStore(database), clock)
     tenant = await tenants.create_tenant(None, fresh_name(), "", Tier.FREE)
     jobs = PostgresJobStore(database)
@@ -240,11 +241,12 @@ async def open_job_world(database: Database, now: datetime) -> AsyncIterator[Job
         clock,
         database,
         MemoryService(
-            PostgresMemoryStore(database),
+            PostgresMemoryStore(database, money.holds),
             jobs,
             hints,
             hints,
             clock,
+            money.bounds,
             priorities=PriorityRule(),
             max_attempts=MAX_ATTEMPTS,
         ),
@@ -254,7 +256,7 @@ async def open_job_world(database: Database, now: datetime) -> AsyncIterator[Job
         PostgresSchedulingStore(database),
         PostgresDeferralStore(database),
         PostgresQueueStore(database),
-        PostgresRetryStore(database),
+        PostgresRetryStore(database, money.holds, money.bounds),
     )
     try:
         yield world
