@@ -2,7 +2,8 @@
 
 In a test: `async with FakeOpenAI() as server`, then `server.base_url`; `server.script("embeddings", Fault(status=429))`
 says what the next requests get, one fault each, before the server is itself again; `server.requests` and
-`server.billed` tell what came and what was charged. While `server.open` is not set, requests wait for their answers.
+`server.billed` tell what came and what was charged; `server.tokens_of` counts the tokens of a text. While `server.open`
+is not set, requests wait for their answers.
 
 By itself: `python -m tests.fakes.openai_server --port 8900` prints its base URL. Faults then come over HTTP: POST a
 list such as `[{"status": 429, "headers": {"retry-after": "1"}}]` to `/script/embeddings`; GET `/requests` tells what
@@ -21,7 +22,7 @@ import math
 import re
 import zlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -78,6 +79,7 @@ class FakeOpenAI:
         self.reject: str | None = None
         self.max_input_bytes: int | None = None
         self.answers: dict[str, str] = {}
+        self.tokens_of: Callable[[str], int] = count_tokens
         self.requests: list[Request] = []
         self.billed = 0
         self.running = 0
@@ -169,7 +171,7 @@ class FakeOpenAI:
         too_long = self.max_input_bytes is not None and any(len(t.encode()) > self.max_input_bytes for t in texts)
         if too_long or "" in texts or (self.reject is not None and any(self.reject in text for text in texts)):
             return 400, {}, _error("invalid_input", f"one of these is bad: {texts}")
-        tokens = sum(count_tokens(text) for text in texts)
+        tokens = sum(self.tokens_of(text) for text in texts)
         self.billed += tokens
         vectors = fault.embeddings
         if vectors is None:
@@ -185,7 +187,8 @@ class FakeOpenAI:
             data = json.loads(next(message["content"] for message in body["messages"] if message["role"] == "user"))
             content = next((answer for part, answer in self.answers.items() if part in data["text"]), None)
             content = content if content is not None else json.dumps(extract(data["text"]))
-        spent = count_tokens(prompt), count_tokens(content if isinstance(content, str) else json.dumps(content))
+        answered = content if isinstance(content, str) else json.dumps(content)
+        spent = self.tokens_of(prompt), self.tokens_of(answered)
         self.billed += sum(spent)
         message = {"role": "assistant", "content": content, "refusal": fault.refusal}
         answer = {
