@@ -15,6 +15,7 @@ from memoro_core.billing.bounds import CostBounds
 from memoro_core.billing.calendar import Calendar
 from memoro_core.billing.prices import PriceBook
 from memoro_core.billing.pricing import PricingService
+from memoro_core.billing.service import BillingService
 from memoro_core.clock import Clock, SystemClock
 from memoro_core.graph.service import GraphService
 from memoro_core.jobs.cron import Cron, time_zone_of
@@ -107,6 +108,8 @@ class Container:
     hints: HintQueue
     event_tail: EventTail
     recurring: Recurring
+    billing: BillingService
+    credit_holds: CreditHolds
     webhooks: WebhooksService
     webhook_deliverer: WebhookDeliverer
 
@@ -140,10 +143,10 @@ async def open_container(
         hints = RedisHintQueue(redis)
         price_store = PostgresPriceStore(database)
         prices = await stack.enter_async_context(PriceBook(price_store, clock, refresh=settings.price_refresh))
-        margin = settings.margin_basis_points
-        holds = CreditHolds(Calendar(time_zone_of(settings.time_zone)), margin_basis_points=margin)
-        bounds = CostBounds(prices, providers.embedding, extractor, margin_basis_points=margin)
-        retries = PostgresRetryStore(database, holds, bounds)
+        bounds = CostBounds(prices, providers.embedding, extractor, margin_basis_points=settings.margin_basis_points)
+        calendar = Calendar(time_zone_of(settings.time_zone))
+        credit_holds = CreditHolds(calendar, margin_basis_points=settings.margin_basis_points)
+        retries = PostgresRetryStore(database, credit_holds, bounds)
         deferrals = PostgresDeferralStore(database)
         tenancy_store = PostgresTenancyStore(database)
         authenticator = Authenticator(tenancy_store, clock, ttl=settings.auth_cache_ttl)
@@ -173,7 +176,7 @@ async def open_container(
         hinter = BackgroundHinter(hints, authenticator.tier_of)
         stack.push_async_callback(hinter.close)
         memories = MemoryService(
-            PostgresMemoryStore(database, holds),
+            PostgresMemoryStore(database, credit_holds),
             job_store,
             hinter,
             runner,
@@ -183,12 +186,13 @@ async def open_container(
             max_attempts=settings.job_max_attempts,
         )
         stack.push_async_callback(memories.close)
-        recurring = _recurring(settings, database, clock)
+        billing = BillingService(PostgresCreditStore(database), clock)
+        recurring = _recurring(settings, database, billing, clock)
         stack.push_async_callback(recurring.close)
         webhook_store = PostgresWebhookStore(database)
         seal = SecretSeal(settings.secret_key.get_secret_value() if settings.secret_key else None)
         sender = await stack.enter_async_context(open_sender(allow_private=settings.webhook_allow_private))
-        pricing = PricingService(price_store, prices, bounds, PostgresCreditStore(database), clock)
+        pricing = PricingService(price_store, prices, bounds, billing, clock)
         yield Container(
             settings=settings,
             clock=clock,
@@ -230,6 +234,8 @@ async def open_container(
             hints=hints,
             event_tail=tail,
             recurring=recurring,
+            billing=billing,
+            credit_holds=credit_holds,
             webhooks=WebhooksService(webhook_store, seal, clock, allow_private=settings.webhook_allow_private),
             webhook_deliverer=WebhookDeliverer(
                 webhook_store,
@@ -243,14 +249,18 @@ async def open_container(
         )
 
 
-def _recurring(settings: Settings, database: Database, clock: Clock) -> Recurring:
+def _recurring(settings: Settings, database: Database, billing: BillingService, clock: Clock) -> Recurring:
     retention = Retention(
         PostgresRetentionStore(database),
         PostgresRequestStore(database),
         RetentionPolicy(timedelta(seconds=settings.kept_succeeded), timedelta(seconds=settings.kept_failed)),
     )
-    cron = Cron(settings.retention_schedule, time_zone_of(settings.time_zone))
-    return Recurring(PostgresScheduleStore(database), [Schedule("retention", cron, retention.sweep)], clock)
+    zone = time_zone_of(settings.time_zone)
+    schedules = [
+        Schedule("retention", Cron(settings.retention_schedule, zone), retention.sweep),
+        Schedule("credits.expire", Cron("* * * * *", zone), billing.expire),
+    ]
+    return Recurring(PostgresScheduleStore(database), schedules, clock)
 
 
 def _handlers(
