@@ -15,6 +15,7 @@ from memoro_core.billing.bounds import CostBounds
 from memoro_core.billing.calendar import Calendar
 from memoro_core.billing.guard import CostGuard
 from memoro_core.billing.prices import PriceBook
+from memoro_core.billing.pricing import PricingService
 from memoro_core.billing.service import BillingService
 from memoro_core.clock import Clock, SystemClock
 from memoro_core.graph.service import GraphService
@@ -93,6 +94,7 @@ class Container:
     """One connection that requests can't use up: for signs of life."""
     redis: RedisClient
     memories: MemoryService
+    pricing: PricingService
     search: SearchService
     graph: GraphService
     jobs: JobsService
@@ -151,7 +153,10 @@ async def open_container(
         waiting = PostgresSchedulingStore(database)
         retry = RetryPolicy(settings.job_retry_base, settings.job_retry_max)
         hints = RedisHintQueue(redis)
-        retries = PostgresRetryStore(database)
+        price_store = PostgresPriceStore(database)
+        prices = await stack.enter_async_context(PriceBook(price_store, clock, refresh=settings.price_refresh))
+        bounds = CostBounds(prices, providers.embedding, extractor, margin_basis_points=settings.margin_basis_points)
+        retries = PostgresRetryStore(database, holds, bounds)
         deferrals = PostgresDeferralStore(database)
         tenancy_store = PostgresTenancyStore(database)
         authenticator = Authenticator(tenancy_store, clock, ttl=settings.auth_cache_ttl)
@@ -198,6 +203,7 @@ async def open_container(
         webhook_store = PostgresWebhookStore(database)
         seal = SecretSeal(settings.secret_key.get_secret_value() if settings.secret_key else None)
         sender = await stack.enter_async_context(open_sender(allow_private=settings.webhook_allow_private))
+        pricing = PricingService(price_store, prices, bounds, billing, clock)
         yield Container(
             settings=settings,
             clock=clock,
@@ -205,6 +211,7 @@ async def open_container(
             pings=pings,
             redis=redis,
             memories=memories,
+            pricing=pricing,
             search=SearchService(
                 PostgresSearchStore(database, exact_limit=settings.exact_search_limit),
                 providers.embedding,

@@ -74,7 +74,10 @@ class Operations:
 def operations_of(domain: Domain, tail: EventTail) -> Operations:
     """The service over the domain's database."""
     database = domain.database
-    queues, retries = PostgresQueueStore(database, domain.holds), PostgresRetryStore(database)
+    queues, retries = (
+        PostgresQueueStore(database, domain.money.holds),
+        PostgresRetryStore(database, domain.money.holds, domain.money.bounds),
+    )
     deferrals = PostgresDeferralStore(database)
     service = OperationsService(
         queues, retries, deferrals, PostgresAnswerStore(database), tail, SystemClock(), max_attempts=5

@@ -26,7 +26,8 @@ from memoro_core.tenancy.model import Tier
 from tests.fakes.openai_server import Fault
 from tests.support.domain import Domain
 from tests.support.jobs import claim, events_of, now, reap, until
-from tests.support.spending import MARGIN, PLENTY, PRICES, Spender, open_spender
+from tests.support.pricing import MARGIN
+from tests.support.spending import PLENTY, PRICES, Spender, open_spender
 
 
 @pytest_asyncio.fixture
@@ -234,7 +235,7 @@ async def test_a_job_that_is_cancelled_while_it_waits_for_another_attempt_pays_f
     spender.provider.script("chat", Fault(status=500, headers={"retry-after": "60"}))
     async with spender.runner() as runner:
         assert await runner.run(ref) is JobState.QUEUED
-    store = PostgresQueueStore(spender.domain.database, spender.domain.holds)
+    store = PostgresQueueStore(spender.domain.database, spender.domain.money.holds)
     ended = await store.cancel_all(ref.tenant_id, [ref.job_id, other.job_id], deferred=False, now=now())
     charged = {told.job_id: event.usage.charged for told, event in ended if event.usage}
     assert charged == {ref.job_id: spender.charge(), other.job_id: 0}
@@ -254,7 +255,7 @@ async def test_a_job_whose_workers_are_lost_is_settled_when_it_fails_for_good(sp
     job, bound = await spender.job_of(ref), spender.embedder.bound(["a text"])
     for attempt in range(1, job.max_attempts + 1):
         claimed = await claim(spender.domain.run_store, ref, lease=timedelta(seconds=attempt))
-        call = spender.domain.guard.call(claimed, bound, b"a text", lambda *_: None)
+        call = spender.domain.money.guard.call(claimed, bound, b"a text", lambda *_: None)
         await (await call.__aenter__()).admit()
         at = max(at, now()) + timedelta(seconds=attempt + 1)
         await reap(spender.domain, now=at)
@@ -271,7 +272,7 @@ async def test_a_job_whose_workers_are_lost_is_settled_when_it_fails_for_good(sp
 async def test_the_hold_stays_when_a_job_is_given_back_or_tried_again(spender: Spender) -> None:
     ref = await spender.job()
     claimed = await claim(spender.domain.run_store, ref)
-    async with spender.domain.guard.call(
+    async with spender.domain.money.guard.call(
         claimed, spender.embedder.bound(["given back"]), b"given back", lambda *_: None
     ) as call:
         await call.admit()
@@ -289,13 +290,11 @@ async def test_the_hold_stays_when_a_job_is_given_back_or_tried_again(spender: S
 
 async def test_fees_are_paid_for_each_text_once(spender: Spender) -> None:
     for operation in Operation:
-        spender.domain.prices.set(operation, 0, fee=1_000)
-    free, spender.domain.prices.prices = spender.domain.prices.prices, {}
+        spender.domain.money.prices.set(operation, fee=1_000)
     messages = [NewMessage("Ann moved to Lyon."), NewMessage("Bob moved to Rome.")]
     accepted = await spender.domain.memories.add_conversation(
         spender.domain.tenant, NewConversation(UserId("alice"), ConversationId("c"), messages)
     )
-    spender.domain.prices.prices = free
     assert accepted.job is not None
     spender.provider.script("chat", Fault(status=500), Fault(status=500))
     job = await spender.execute(JobRef(spender.domain.tenant, accepted.job.id))
@@ -305,7 +304,8 @@ async def test_fees_are_paid_for_each_text_once(spender: Spender) -> None:
 
 
 async def test_what_is_free_moves_no_money_and_is_known_all_the_same(spender: Spender) -> None:
-    spender.domain.prices.prices = {}
+    for operation in Operation:
+        spender.domain.money.prices.set(operation)
     ref = await spender.job(held=0)
     spender.provider.script("chat", Fault(status=500))
     job = await spender.execute(ref)
@@ -342,12 +342,12 @@ async def test_what_was_paid_is_known_when_the_job_is_long_gone(spender: Spender
 @pytest.mark.parametrize("tokens", [1, 499, 500])
 async def test_half_a_thousand_tokens_at_a_tenth_of_a_thousandth_of_a_dollar(spender: Spender, tokens: int) -> None:
     """500 tokens at $0.0001 per 1,000 and a margin of 50 % are $0.000075: 7,500 micro-credits."""
-    spender.domain.prices.set(Operation.EMBED, 100_000)
+    spender.domain.money.prices.set(Operation.EMBED, input_price=100_000)
     ref = await spender.job()
     claimed = await claim(spender.domain.run_store, ref)
     bound = spender.embedder.bound(["x" * tokens])
     used = dataclasses.replace(bound, input_tokens=tokens)
-    async with spender.domain.guard.call(claimed, bound, b"x", lambda *_: None) as call:
+    async with spender.domain.money.guard.call(claimed, bound, b"x", lambda *_: None) as call:
         await call.admit()
         call.used([used])
     await spender.domain.job_store.cancel(ref.tenant_id, ref.job_id, now=now())
