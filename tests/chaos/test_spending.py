@@ -47,8 +47,8 @@ pytestmark = [
 ]
 
 KILLS = 100
-DOOMED = 4
-UNDER_WAY = 40
+DOOMED = 3
+UNDER_WAY = 24
 """Jobs that have not ended, as long as workers die."""
 MARGIN = 5_000
 CREDITS = 10**12

@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import ssl
 import sys
 from contextlib import suppress
+from functools import cache
+from unittest.mock import patch
 
 import memoro_worker.process  # noqa: F401 - a worker would import it when it begins
 from memoro_core.container import open_container
@@ -73,4 +76,6 @@ def _ended() -> int:
 
 
 if __name__ == "__main__":
-    serve()
+    # Each takes the certificates of the machine from the disk, which nobody here needs.
+    with patch("ssl.create_default_context", cache(ssl.create_default_context)):
+        serve()
