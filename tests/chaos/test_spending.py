@@ -30,6 +30,7 @@ from memoro_core.container import Container, open_container
 from memoro_core.ids import GrantId, TenantId, UserId, new_id
 from memoro_core.memory.model import NewMemory
 from memoro_core.postgres.credit_store import PostgresCreditStore
+from memoro_core.postgres.leader import SCHEDULER_LOCK
 from memoro_core.postgres.tenancy_store import PostgresTenancyStore
 from memoro_core.settings import Settings
 from tests.chaos.conftest import SEED
@@ -165,11 +166,8 @@ async def test_a_hundred_workers_die_and_every_job_is_charged_once_for_what_was_
 
 async def leads(scene: Scene) -> bool:
     """Whether a worker schedules."""
-    return bool(
-        await scene.owner.fetchval(
-            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objid > 0"
-        )
-    )
+    held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objid = $1"
+    return bool(await scene.owner.fetchval(held, SCHEDULER_LOCK))
 
 
 async def all_ended(scene: Scene) -> bool:
