@@ -1,9 +1,9 @@
 """`CreateMemory`, every promise kept, against a bare echo: calls that one core of the server can carry.
 
-Each call is paid for: a fee is set, so that what it may cost is set aside in the transaction that stores it. Beside it the
-same is measured of calls that cost nothing. All are measured by the processor time that the server's process spends per call, since the generator and PostgreSQL
-share the machine with it and would otherwise decide the figure. A spinning process of the lowest class keeps the
-processor awake, so that commits don't wait for it.
+Each call is paid for: a text costs a fee, so that what the job may cost is set aside in the transaction that stores it.
+Beside it the same is measured of calls that cost nothing. It is measured by the processor time that the server's
+process spends per call, since the generator and PostgreSQL share the machine with it and would otherwise decide the
+figure. A spinning process of the lowest class keeps the processor awake, so that commits don't wait for it.
 """
 
 from __future__ import annotations
