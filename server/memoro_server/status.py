@@ -32,11 +32,8 @@ class Failure:
     trailers: tuple[tuple[str, str | bytes], ...]
 
 
-def failure_of(error: MemoroError, *, subject: str = "") -> Failure:
-    """The status of an error that the caller may see: ErrorInfo, and at most one of each other detail that applies.
-
-    `subject` is the id of the tenant that calls, whose credits may be too few.
-    """
+def failure_of(error: MemoroError) -> Failure:
+    """The status of an error that the caller may see: ErrorInfo, and at most one of each other detail that applies."""
     code = grpc.StatusCode[error.code.name]
     message = _cut(error.message, _MAX_MESSAGE)
     info = error_details_pb2.ErrorInfo(
@@ -58,7 +55,7 @@ def failure_of(error: MemoroError, *, subject: str = "") -> Failure:
         violation = error_details_pb2.QuotaFailure.Violation(subject=subject, description=message)
         details.append(error_details_pb2.QuotaFailure(violations=[violation]))
     if error.reason is Reason.INSUFFICIENT_CREDITS:
-        details.append(_too_few_credits(error, subject))
+        details.append(_too_few_credits(error))
     trailers: list[tuple[str, str | bytes]] = []
     if error.retry_after is not None:
         retry = error_details_pb2.RetryInfo()
@@ -111,8 +108,8 @@ def method_unknown(path: str) -> MemoroError:
     return MemoroError(Code.UNIMPLEMENTED, Reason.METHOD_UNKNOWN, f"no method {_cut(path)}")
 
 
-def _too_few_credits(error: MemoroError, subject: str) -> Message:
-    need, have = (_cut(error.metadata.get(name, "")) for name in ("need", "have"))
+def _too_few_credits(error: MemoroError) -> Message:
+    subject, need, have = (_cut(error.metadata.get(name, "")) for name in ("tenant_id", "need", "have"))
     violation = error_details_pb2.PreconditionFailure.Violation(
         type="CREDITS", subject=subject, description=f"needs {need} micro-credits, has {have}"
     )

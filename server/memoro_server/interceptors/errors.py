@@ -35,8 +35,7 @@ class ErrorsInterceptor:
             except grpc.aio.AbortError:
                 raise
             except MemoroError as error:
-                principal = call.known_principal
-                failure = failure_of(error, subject=str(principal.tenant_id) if principal else "")
+                failure = failure_of(error)
                 if error.__cause__ is not None:
                     logger.warning("call failed", method=method.path, exc_info=error.__cause__)
             except asyncio.CancelledError:

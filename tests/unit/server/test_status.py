@@ -31,14 +31,14 @@ def test_too_few_credits_say_what_is_needed_and_what_there_is() -> None:
     error = MemoroError(
         Code.FAILED_PRECONDITION,
         Reason.INSUFFICIENT_CREDITS,
-        "needs 7500 micro-credits, has 1200: add credits",
-        metadata={"need": "7500", "have": "1200"},
+        "it may cost 7500 micro-credits, and 1200 are available: add credits",
+        metadata={"tenant_id": "a tenant", "need": "7500", "have": "1200"},
     )
     info, broken = error_details_pb2.ErrorInfo(), error_details_pb2.PreconditionFailure()
-    first, second = status_of(failure_of(error, subject="a tenant")).details
+    first, second = status_of(failure_of(error)).details
     first.Unpack(info)
     second.Unpack(broken)
-    assert dict(info.metadata) == {"need": "7500", "have": "1200"}
+    assert dict(info.metadata) == error.metadata
     assert [(it.type, it.subject, it.description) for it in broken.violations] == [
         ("CREDITS", "a tenant", "needs 7500 micro-credits, has 1200")
     ]
