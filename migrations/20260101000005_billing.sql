@@ -96,6 +96,7 @@ CREATE TABLE credit_holds (
     charged             bigint      NOT NULL DEFAULT 0,
     margin_basis_points integer     NOT NULL CHECK (margin_basis_points >= 0),
     day                 date        NOT NULL,
+    scopes              text[]      NOT NULL DEFAULT '{}',
     created_at          timestamptz NOT NULL,
     resolved_at         timestamptz,
     PRIMARY KEY (tenant_id, job_id),
@@ -105,6 +106,7 @@ CREATE TABLE credit_holds (
 COMMENT ON COLUMN credit_holds.amount IS 'What is set aside, extensions included; as it was when the job ended.';
 COMMENT ON COLUMN credit_holds.margin_basis_points IS 'As it was when the job was accepted.';
 COMMENT ON COLUMN credit_holds.day IS 'The day whose budgets it is a part of.';
+COMMENT ON COLUMN credit_holds.scopes IS 'Which budgets of that day: those that were set when the job was accepted.';
 CREATE INDEX credit_holds_pending ON credit_holds (tenant_id) WHERE state = 'PENDING';
 
 --------------------------------------------------------------------------------------------------------- prices and calls
