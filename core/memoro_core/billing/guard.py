@@ -52,15 +52,15 @@ class CostGuard:
         self._calendar = calendar
         self._clock = clock
 
-    def call(
-        self, claim: Claim, bound: Usage, request: bytes, told: Told
-    ) -> AbstractAsyncContextManager[ProviderCall]:
+    def call(self, claim: Claim, bound: Usage, request: bytes, told: Told) -> AbstractAsyncContextManager[ProviderCall]:
         now = self._clock.now()
         price = self._prices.price(bound.provider, bound.model, bound.operation, now)
         day = self._calendar.day(now)
         if is_free(price):
             return _FreeCall(FreeCall(bound, day, now, now), self._clock, told)
-        return _PaidCall(NewCall(claim, bound, price, hash_of(bound, request), day, now), self._store, self._clock, told)
+        return _PaidCall(
+            NewCall(claim, bound, price, hash_of(bound, request), day, now), self._store, self._clock, told
+        )
 
 
 class _FreeCall:

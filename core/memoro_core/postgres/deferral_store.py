@@ -65,9 +65,7 @@ class PostgresDeferralStore:
             rows = await connection.fetch(_SQL["lock_candidates"], tenant_id, now, day, limit)
             return await self._let_go(connection, tenant_id, rows, now)
 
-    async def release_after(
-        self, tenant_id: TenantId, after: Waiting | None, *, now: datetime, limit: int
-    ) -> Released:
+    async def release_after(self, tenant_id: TenantId, after: Waiting | None, *, now: datetime, limit: int) -> Released:
         last = after or _FIRST
         async with self._database.tenant_tx(tenant_id, generic_plans=True) as connection:
             rows = await connection.fetch(_SQL["lock_deferred"], tenant_id, last.run_at, last.job_id, limit)

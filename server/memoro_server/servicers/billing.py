@@ -68,9 +68,7 @@ class BillingServicer:
         )
         return pb.SetBalanceResponse(balance=from_balance(balance))
 
-    async def ListLedgerEntries(
-        self, request: pb.ListLedgerEntriesRequest, call: Call
-    ) -> pb.ListLedgerEntriesResponse:
+    async def ListLedgerEntries(self, request: pb.ListLedgerEntriesRequest, call: Call) -> pb.ListLedgerEntriesResponse:
         spot = PageSpot(request, call)
         page = await self._billing.list_entries(
             to_tenant(request, call), to_ledger_filter(request), size=spot.size, position=spot.position
