@@ -146,7 +146,7 @@ class _PaidCall:
     async def _close(self, opening: asyncio.Task[CallId], *, failed: bool) -> None:
         await asyncio.wait([opening])
         if opening.cancelled() or opening.exception() is not None:
-            return
+            return None
         end = CallEnd(opening.result(), *_tokens(self._usage), failed, self._clock.now())
         for pause in _CLOSE_PAUSES:
             try:

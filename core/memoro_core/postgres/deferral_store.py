@@ -10,7 +10,7 @@ from uuid import UUID
 from asyncpg import Record
 
 from memoro_core.billing.calendar import Calendar
-from memoro_core.billing.model import Deferred, DeferralReason, Held, HoldRequest, HoldVerdict
+from memoro_core.billing.model import DeferralReason, Deferred, Held, HoldRequest, HoldVerdict
 from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs.deferral_ports import Released, Waiting
 from memoro_core.jobs.model import JobEvent, JobRef, JobState

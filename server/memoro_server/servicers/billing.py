@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from memoro.v1 import billing_service_pb2 as pb
-from memoro_core.billing.model import Price
 from memoro_core.billing.pricing import PricingService
 from memoro_core.billing.service import BillingService
 from memoro_core.billing.usage import UsageService
@@ -15,7 +14,6 @@ from memoro_server.convert.billing import (
     from_balance,
     from_entry,
     from_grant,
-    from_price,
     from_usage_row,
     to_day,
     to_dimensions,

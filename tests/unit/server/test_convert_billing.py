@@ -276,7 +276,7 @@ def test_a_breaker_tells_its_ceiling_and_how_far_it_is_used_up() -> None:
 def test_the_deployments_breaker_names_nobody_and_a_budget_of_nothing_is_used_up() -> None:
     told = from_breaker(a_breaker(BudgetKey(BudgetScope.DEPLOYMENT), limit=0, raised=0, reserved=0, spent=0))
     assert (told.tenant_id, told.user_id, told.percent_used) == ("", "", 100.0)
-    assert DEPLOYMENT == UUID(int=0)
+    assert UUID(int=0) == DEPLOYMENT
 
 
 def test_a_days_costs_go_out_whole() -> None:
