@@ -52,15 +52,15 @@ class CostGuard:
         self._calendar = calendar
         self._clock = clock
 
-    def call(self, claim: Claim, bound: Usage, request: bytes, told: Told) -> AbstractAsyncContextManager[ProviderCall]:
+    def call(
+        self, claim: Claim, bound: Usage, request: bytes, told: Told
+    ) -> AbstractAsyncContextManager[ProviderCall]:
         now = self._clock.now()
         price = self._prices.price(bound.provider, bound.model, bound.operation, now)
         day = self._calendar.day(now)
         if is_free(price):
             return _FreeCall(FreeCall(bound, day, now, now), self._clock, told)
-        return _PaidCall(
-            NewCall(claim, bound, price, hash_of(bound, request), day, now), self._store, self._clock, told
-        )
+        return _PaidCall(NewCall(claim, bound, price, hash_of(bound, request), day, now), self._store, self._clock, told)
 
 
 class _FreeCall:
@@ -146,7 +146,7 @@ class _PaidCall:
     async def _close(self, opening: asyncio.Task[CallId], *, failed: bool) -> None:
         await asyncio.wait([opening])
         if opening.cancelled() or opening.exception() is not None:
-            return None
+            return
         end = CallEnd(opening.result(), *_tokens(self._usage), failed, self._clock.now())
         for pause in _CLOSE_PAUSES:
             try:
