@@ -15,18 +15,21 @@ from memoro_core.alerts.delivery import AlertDeliverer
 from memoro_core.alerts.queue_monitor import QueueMonitor
 from memoro_core.alerts.retry import AlertPolicy
 from memoro_core.alerts.service import AlertService
+from memoro_core.billing.breaker_service import BreakerService
 from memoro_core.billing.calendar import Calendar
 from memoro_core.billing.service import BillingService
+from memoro_core.billing.usage import UsageService
 from memoro_core.clock import Clock, SystemClock
 from memoro_core.graph.service import GraphService
 from memoro_core.jobs.cron import Cron, time_zone_of
+from memoro_core.jobs.deferral_ports import DeferralStore
 from memoro_core.jobs.heart import Heart, LeaseStore, WorkerIdentity
 from memoro_core.jobs.hinter import BackgroundHinter
 from memoro_core.jobs.model import JobKind
-from memoro_core.jobs.operation_ports import DeferralStore
 from memoro_core.jobs.operations import OperationsService
 from memoro_core.jobs.ports import EventTail, HintQueue, JobStore
 from memoro_core.jobs.recurring import Recurring, Schedule
+from memoro_core.jobs.releasing import Releaser
 from memoro_core.jobs.retention import Retention, RetentionPolicy
 from memoro_core.jobs.retry import RetryPolicy
 from memoro_core.jobs.run_ports import JobHandler, RunStore
@@ -46,6 +49,7 @@ from memoro_core.outbound.alert_router import open_alert_router
 from memoro_core.outbound.sender import open_sender
 from memoro_core.postgres.alert_store import PostgresAlertStore
 from memoro_core.postgres.answer_store import PostgresAnswerStore
+from memoro_core.postgres.budget_store import PostgresBudgetStore
 from memoro_core.postgres.credit_holds import CreditHolds
 from memoro_core.postgres.credit_store import PostgresCreditStore
 from memoro_core.postgres.database import Database, open_database
@@ -67,6 +71,7 @@ from memoro_core.postgres.scheduling_store import PostgresSchedulingStore
 from memoro_core.postgres.search_store import PostgresSearchStore
 from memoro_core.postgres.service_check import check_service_role
 from memoro_core.postgres.tenancy_store import PostgresTenancyStore
+from memoro_core.postgres.usage_store import PostgresUsageStore
 from memoro_core.postgres.webhook_store import PostgresWebhookStore
 from memoro_core.queue.hints import RedisHintQueue
 from memoro_core.redis.client import RedisClient, open_redis
@@ -97,6 +102,8 @@ class Container:
     graph: GraphService
     jobs: JobsService
     operations: OperationsService
+    breakers: BreakerService
+    usage: UsageService
     watcher: JobWatcher
     tenant_watcher: TenantWatcher
     tenancy: TenancyService
@@ -145,7 +152,11 @@ async def open_container(
         retry = RetryPolicy(settings.job_retry_base, settings.job_retry_max)
         hints = RedisHintQueue(redis)
         retries = PostgresRetryStore(database)
-        deferrals = PostgresDeferralStore(database)
+        calendar = Calendar(time_zone_of(settings.time_zone))
+        holds = CreditHolds(calendar, margin_basis_points=settings.margin_basis_points)
+        breakers = BreakerService(PostgresBudgetStore(database), calendar, clock)
+        deferrals = PostgresDeferralStore(database, holds, calendar)
+        releaser = Releaser(deferrals, breakers, tail, clock)
         tenancy_store = PostgresTenancyStore(database)
         authenticator = Authenticator(tenancy_store, clock, ttl=settings.auth_cache_ttl)
         worker = _this_worker(settings, clock)
@@ -183,8 +194,6 @@ async def open_container(
             max_attempts=settings.job_max_attempts,
         )
         stack.push_async_callback(memories.close)
-        calendar = Calendar(time_zone_of(settings.time_zone))
-        credit_holds = CreditHolds(calendar, margin_basis_points=settings.margin_basis_points)
         billing = BillingService(PostgresCreditStore(database), clock)
         recurring = _recurring(settings, database, billing, clock)
         stack.push_async_callback(recurring.close)
@@ -211,13 +220,15 @@ async def open_container(
             operations=OperationsService(
                 queue_store,
                 retries,
-                deferrals,
+                releaser,
                 answers,
                 tail,
                 clock,
                 max_attempts=settings.job_max_attempts,
                 time_zone=time_zone_of(settings.time_zone),
             ),
+            breakers=breakers,
+            usage=UsageService(PostgresUsageStore(database), breakers, calendar, clock),
             watcher=await stack.enter_async_context(JobWatcher(job_store, tail, heartbeat=settings.watch_heartbeat)),
             tenant_watcher=await stack.enter_async_context(
                 TenantWatcher(PostgresFeedStore(database), tail, heartbeat=settings.watch_heartbeat)
@@ -228,14 +239,14 @@ async def open_container(
             deferrals=deferrals,
             job_runner=runner,
             scheduler=Scheduler(
-                run_store, deferrals, waiting, hints, tail, clock, retry, hint_timeout=settings.hint_timeout
+                run_store, releaser, waiting, hints, tail, clock, retry, hint_timeout=settings.hint_timeout
             ),
             waiting=waiting,
             hints=hints,
             event_tail=tail,
             recurring=recurring,
             billing=billing,
-            credit_holds=credit_holds,
+            credit_holds=holds,
             webhooks=WebhooksService(webhook_store, seal, clock, allow_private=settings.webhook_allow_private),
             webhook_deliverer=WebhookDeliverer(
                 webhook_store,
