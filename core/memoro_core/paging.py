@@ -49,9 +49,9 @@ def moment(position: Sequence[str], place: int) -> datetime:
     try:
         parsed = datetime.fromisoformat(position[place])
     except (IndexError, ValueError):
-        raise _bad_token() from None
+        raise bad_token() from None
     if parsed.tzinfo is None:
-        raise _bad_token()
+        raise bad_token()
     return parsed
 
 
