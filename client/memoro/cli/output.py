@@ -108,7 +108,7 @@ def fail(message: str, *, code: int = 1) -> typer.Exit:
 def describe(error: MemoroError) -> str:
     """An error of a call in one line, with the fields to mend and the time to wait."""
     text = str(error)
-    if isinstance(error, InsufficientCredits):
+    if isinstance(error, InsufficientCredits) and error.need:
         text = (
             f"it may cost up to {in_words(error.need)}, and {in_words(error.have)} are available: have credits added, "
             f"by an operator with memoro billing add ({error.reason})"
