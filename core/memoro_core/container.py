@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 
+from memoro_core.alerts.delivery import AlertDeliverer
+from memoro_core.alerts.queue_monitor import QueueMonitor
+from memoro_core.alerts.retry import AlertPolicy
+from memoro_core.alerts.service import AlertService
 from memoro_core.clock import Clock, SystemClock
 from memoro_core.graph.service import GraphService
 from memoro_core.jobs.cron import Cron, time_zone_of
@@ -36,7 +40,9 @@ from memoro_core.memory.priority import PriorityRule
 from memoro_core.memory.search import SearchService
 from memoro_core.memory.service import MemoryService
 from memoro_core.memory.words import WordVectors
+from memoro_core.outbound.alert_router import open_alert_router
 from memoro_core.outbound.sender import open_sender
+from memoro_core.postgres.alert_store import PostgresAlertStore
 from memoro_core.postgres.answer_store import PostgresAnswerStore
 from memoro_core.postgres.database import Database, open_database
 from memoro_core.postgres.deferral_store import PostgresDeferralStore
@@ -101,6 +107,9 @@ class Container:
     recurring: Recurring
     webhooks: WebhooksService
     webhook_deliverer: WebhookDeliverer
+    alerts: AlertService
+    alert_deliverer: AlertDeliverer
+    queue_monitor: QueueMonitor
 
 
 @asynccontextmanager
@@ -173,6 +182,9 @@ async def open_container(
         webhook_store = PostgresWebhookStore(database)
         seal = SecretSeal(settings.secret_key.get_secret_value() if settings.secret_key else None)
         sender = await stack.enter_async_context(open_sender(allow_private=settings.webhook_allow_private))
+        alert_store, queue_store = PostgresAlertStore(database), PostgresQueueStore(database)
+        answers = PostgresAnswerStore(database)
+        alert_router = await stack.enter_async_context(open_alert_router(settings))
         yield Container(
             settings=settings,
             clock=clock,
@@ -188,10 +200,10 @@ async def open_container(
             graph=GraphService(PostgresGraphStore(database), clock),
             jobs=JobsService(job_store, retries, tail, clock, max_attempts=settings.job_max_attempts),
             operations=OperationsService(
-                PostgresQueueStore(database),
+                queue_store,
                 retries,
                 deferrals,
-                PostgresAnswerStore(database),
+                answers,
                 tail,
                 clock,
                 max_attempts=settings.job_max_attempts,
@@ -222,6 +234,23 @@ async def open_container(
                 DeliveryPolicy(),
                 interval=settings.webhook_interval,
                 retention=timedelta(seconds=settings.webhook_retention),
+            ),
+            alerts=AlertService(alert_router, answers, clock),
+            alert_deliverer=AlertDeliverer(
+                alert_store,
+                alert_router,
+                clock,
+                AlertPolicy(),
+                interval=settings.alert_interval,
+                retention=timedelta(seconds=settings.alert_retention),
+            ),
+            queue_monitor=QueueMonitor(
+                queue_store,
+                alert_store,
+                clock,
+                waiting=settings.alert_queue_waiting,
+                failed=settings.alert_queue_failed,
+                time_zone=time_zone_of(settings.time_zone),
             ),
         )
 

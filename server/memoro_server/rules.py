@@ -16,6 +16,11 @@ PATTERN_TEXTS: Final = {
     r"^[^\x00]*[^\s\p{Z}\p{Cc}\p{Cf}][^\x00]*$": "must hold at least one visible character, and no NUL",
     r"^[A-Z0-9_]*$": "must be upper snake case, e.g. WORKS_AT",
     r"^[A-Z_]{0,64}$": "must be a reason in upper snake case, e.g. PROVIDER_FAILED, of at most 64 characters",
+    r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$": "must be a day, as 2026-01-31",
+    r"^[a-z][a-z0-9_-]{0,31}$": (
+        "must be the name of a provider, e.g. openai: 1 to 32 lower case letters, digits, hyphens and underscores, "
+        "beginning with a letter"
+    ),
     r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$": (
         "must be 1 to 63 lower case letters, digits and hyphens, not beginning or ending with a hyphen"
     ),

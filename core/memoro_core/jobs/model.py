@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import Final
 
+from memoro_core.billing.model import DeferralReason
 from memoro_core.ids import JobId, MemoryId, TenantId, UserId
 
 
@@ -122,7 +123,9 @@ class Job:
     """A job as its row has it.
 
     `sequence` is the number of its latest event; `retry_of` the ended job whose work it does again; `trace_parent` the
-    W3C trace context of the call that made it.
+    W3C trace context of the call that made it. `cost_bound` is the most that it may cost, as reckoned when it was
+    accepted, and `charged` what it has cost once it has ended, in micro-credits; `deferral_reason` why it was put off
+    last, if it was for money.
     """
 
     id: JobId
@@ -146,6 +149,9 @@ class Job:
     ended_at: datetime | None = None
     retry_of: JobId | None = None
     trace_parent: str | None = None
+    cost_bound: int = 0
+    charged: int = 0
+    deferral_reason: DeferralReason | None = None
 
 
 @dataclass(frozen=True, slots=True)

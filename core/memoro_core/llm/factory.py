@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
-from memoro_core.llm.model import Extraction, ExtractionSource
+from memoro_core.llm.model import Extraction, ExtractionSource, Operation, Usage
 from memoro_core.llm.ports import EmbeddingProvider, ExtractionProvider
 from memoro_core.settings import Settings
 from memoro_core.tasks import end_task
@@ -42,6 +42,11 @@ class NoExtraction:
         """The empty graph."""
         del source
         return Extraction((), (), ())
+
+    def bound(self, source: ExtractionSource) -> Usage:
+        """Nothing at all."""
+        del source
+        return Usage("none", "none", Operation.EXTRACT, 0, items=0)
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from memoro_core.llm.model import EmbeddingModel, Embeddings, Extraction, ExtractionSource
+from memoro_core.llm.model import EmbeddingModel, Embeddings, Extraction, ExtractionSource, Usage
 
 
 class EmbeddingProvider(Protocol):
@@ -23,6 +23,10 @@ class EmbeddingProvider(Protocol):
         """
         ...
 
+    def bound(self, texts: Sequence[str]) -> Usage:
+        """The most that `embed` of these texts uses, known without asking the provider: a token is at least a byte."""
+        ...
+
 
 class ExtractionProvider(Protocol):
     """Finds entities and relationships in a text."""
@@ -32,4 +36,8 @@ class ExtractionProvider(Protocol):
 
         Raises ProviderError. Never blocks the event loop.
         """
+        ...
+
+    def bound(self, source: ExtractionSource) -> Usage:
+        """The most that `extract` of this source uses, asking again included, known without asking the provider."""
         ...

@@ -65,6 +65,12 @@ class LocalExtractionProvider:
         """The graph of one text; empty when it holds no facts. Never blocks the event loop. Raises ProviderError."""
         return await self._batches.submit(None, source)
 
+    def bound(self, source: ExtractionSource) -> Usage:
+        """A token per character of the text and of the turns that may have to be read before it."""
+        turns = source.preceding[-_PRECEDING_TURNS:]
+        characters = min(len(source.text), MAX_TEXT_CHARS) + sum(min(len(turn), _PRECEDING_CHARS) for turn in turns)
+        return Usage("local", PIPELINE, Operation.EXTRACT, characters)
+
     async def close(self) -> None:
         """Ends the thread after the texts under way; callers that still wait get a retryable ProviderError."""
         self._closing = True

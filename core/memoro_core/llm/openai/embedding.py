@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextvars import Context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from memoro_core.errors import ProviderError
@@ -22,6 +22,8 @@ MAX_REQUEST_BYTES: Final = 300_000
 MAX_INPUT_BYTES: Final = 24_000
 SAFE_INPUT_BYTES: Final = 8_000
 """Fits the models' 8,191 tokens whatever the language."""
+SPECIAL_TOKENS: Final = 4
+"""The most that a model puts around a text of its own accord."""
 LINGER: Final = 0.005
 
 
@@ -31,6 +33,7 @@ class _Part:
 
     texts: tuple[str, ...]
     size: int
+    bound: Usage
     trace_parent: str | None = field(default_factory=current_trace_parent)
     done: asyncio.Future[Embeddings] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -69,7 +72,7 @@ class OpenAIEmbeddingProvider:
         """One unit vector per text, in order. Raises ProviderError, whose usage is what the whole call spent."""
         if self._closed:
             raise _closed()
-        parts = _parts(texts)
+        parts = self._parts(texts)
         self._waiting.extend(parts)
         self._open.update(parts)
         if parts and (self._sender is None or self._sender.done()):
@@ -94,6 +97,10 @@ class OpenAIEmbeddingProvider:
             raise _with_usage(failure, usage)
         return Embeddings(vectors, usage)
 
+    def bound(self, texts: Sequence[str]) -> Usage:
+        """A token per byte of each text, as far as it is sent, and a few around it."""
+        return self._bound(len(texts), sum(_size(text) for text in texts))
+
     async def close(self) -> None:
         """Ends all requests; callers that still wait get a retryable ProviderError."""
         self._closed = True
@@ -103,6 +110,27 @@ class OpenAIEmbeddingProvider:
         await asyncio.gather(*tasks, return_exceptions=True)
         for part in tuple(self._open):
             part.fail(_closed())
+
+    def _bound(self, texts: int, size: int) -> Usage:
+        return Usage("openai", self._model.name, Operation.EMBED, size + SPECIAL_TOKENS * texts, items=texts)
+
+    def _parts(self, texts: Iterable[str]) -> list[_Part]:
+        """The texts in stretches that fit into a request each."""
+        parts: list[_Part] = []
+        stretch: list[str] = []
+        size = 0
+        for text in texts:
+            # The protocol takes no empty input.
+            kept = _cut(text, MAX_INPUT_BYTES) or " "
+            length = len(kept.encode())
+            if stretch and (len(stretch) == MAX_INPUTS or size + length > MAX_REQUEST_BYTES):
+                parts.append(_Part(tuple(stretch), size, self._bound(len(stretch), size)))
+                stretch, size = [], 0
+            stretch.append(kept)
+            size += length
+        if stretch:
+            parts.append(_Part(tuple(stretch), size, self._bound(len(stretch), size)))
+        return parts
 
     async def _send_waiting(self) -> None:
         await asyncio.sleep(LINGER)
@@ -173,8 +201,9 @@ class OpenAIEmbeddingProvider:
                 **self._options,
             )
         )
-        shares = share_tokens(read_tokens(answer, "prompt_tokens"), [part.size for part in parts])
-        usages = [(Usage("openai", self._model.name, Operation.EMBED, tokens),) for tokens in shares]
+        # In proportion to their bounds: while the whole is within its own, so is each share.
+        shares = share_tokens(read_tokens(answer, "prompt_tokens"), [part.bound.input_tokens for part in parts])
+        usages = [(replace(part.bound, input_tokens=tokens),) for part, tokens in zip(parts, shares, strict=True)]
         try:
             vectors = iter(read_vectors(answer, count=len(inputs), dimensions=self._model.dimensions))
         except ProviderError as error:
@@ -192,29 +221,15 @@ class OpenAIEmbeddingProvider:
                 )
 
 
-def _parts(texts: Iterable[str]) -> list[_Part]:
-    """The texts in stretches that fit into a request each."""
-    parts: list[_Part] = []
-    stretch: list[str] = []
-    size = 0
-    for text in texts:
-        # The protocol takes no empty input.
-        kept = _cut(text, MAX_INPUT_BYTES) or " "
-        length = len(kept.encode())
-        if stretch and (len(stretch) == MAX_INPUTS or size + length > MAX_REQUEST_BYTES):
-            parts.append(_Part(tuple(stretch), size))
-            stretch, size = [], 0
-        stretch.append(kept)
-        size += length
-    if stretch:
-        parts.append(_Part(tuple(stretch), size))
-    return parts
-
-
 def _cut(text: str, limit: int) -> str:
     """The text's beginning that fits into `limit` bytes of UTF-8. A lone surrogate becomes a question mark."""
     encoded = text.encode(errors="replace")
     return (encoded if len(encoded) <= limit else encoded[:limit]).decode(errors="ignore")
+
+
+def _size(text: str) -> int:
+    """The most bytes of the text that are sent; one even of an empty text."""
+    return min(max(len(text.encode(errors="replace")), 1), MAX_INPUT_BYTES)
 
 
 def _with_usage(error: ProviderError, usage: Sequence[Usage]) -> ProviderError:

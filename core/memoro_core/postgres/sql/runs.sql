@@ -62,9 +62,7 @@ WITH waiting AS (
     FROM of_tenant
     WHERE jobs.job_id = ANY ($2) AND jobs.tenant_id = of_tenant.tenant_id AND jobs.job_id = of_tenant.job_id
       AND fits AND has_room
-    RETURNING jobs.tenant_id, jobs.job_id, kind, state, priority, jobs.user_id, memory_ids, stages, partial, attempt,
-              max_attempts, run_at, run_lease, cancel_requested, last_seq, input_tokens, output_tokens, error, result,
-              created_at, started_at, ended_at, retry_of, trace_parent
+    RETURNING jobs.tenant_id, jobs.run_lease, {job_columns}
 ), told AS (
     INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
     SELECT tenant_id, job_id, last_seq, $7::jsonb || jsonb_build_object('seq', last_seq, 'attempt', attempt), $4
@@ -166,9 +164,7 @@ RETURNING tenant_id, job_id, event;
 -- name: expired
 -- Runs whose lease ran out, the longest ago first; `timed_out` says that the worker lives, but ran longer than a run may. A job
 -- that a transaction holds is left out: its run may be in the middle of a write. Runs across tenants.
-SELECT tenant_id, job_id, kind, state, priority, user_id, memory_ids, stages, partial, attempt, max_attempts, run_at, run_lease,
-       cancel_requested, last_seq, input_tokens, output_tokens, error, result, created_at, started_at, ended_at, retry_of,
-       trace_parent, coalesce(run_deadline <= $1, false) AS timed_out
+SELECT tenant_id, run_lease, {job_columns}, coalesce(run_deadline <= $1, false) AS timed_out
 FROM jobs
 WHERE state = 'RUNNING' AND lease_expires_at < $1
 ORDER BY lease_expires_at
