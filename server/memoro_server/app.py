@@ -167,7 +167,7 @@ class MemoroServer:
                     heartbeat_interval=settings.watch_heartbeat,
                 ),
             ),
-            BILLING: (BillingServicer(container.billing, container.pricing, container.usage),),
+            BILLING: (BillingServicer(container.billing, container.pricing, container.usage, rules),),
             ADMIN: (
                 AdminServicer(container.tenancy, container.clock),
                 QueuesServicer(container.operations),

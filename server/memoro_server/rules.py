@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from google.protobuf.message import Message
@@ -55,6 +56,18 @@ def invalid_fields(violations: Sequence[FieldViolation]) -> MemoroError:
         f"{first.field}: {first.description}{more}",
         violations=violations,
     )
+
+
+@contextmanager
+def beneath(path: str) -> Iterator[None]:
+    """Names the bad fields of a message that is part of another one by their paths in that one."""
+    try:
+        yield
+    except MemoroError as error:
+        if error.reason is not Reason.INVALID_FIELD:
+            raise
+        inner = [FieldViolation(f"{path}.{it.field}", it.description) for it in error.violations]
+        raise invalid_fields(inner) from None
 
 
 def _path(violation: Violation) -> str:

@@ -109,7 +109,7 @@ def method_unknown(path: str) -> MemoroError:
     return MemoroError(Code.UNIMPLEMENTED, Reason.METHOD_UNKNOWN, f"no method {_cut(path)}")
 
 
-def _too_few_credits(error: MemoroError) -> Message:
+def _too_few_credits(error: MemoroError) -> error_details_pb2.PreconditionFailure:
     subject, need, have = (_cut(error.metadata.get(name, "")) for name in ("tenant_id", "need", "have"))
     violation = error_details_pb2.PreconditionFailure.Violation(
         type="CREDITS", subject=subject, description=f"needs {need} micro-credits, has {have}"

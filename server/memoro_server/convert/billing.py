@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from memoro.v1 import billing_pb2, billing_service_pb2
 from memoro_core.billing.model import Balance, EntryKind, Grant, LedgerAccount, LedgerEntry, LedgerFilter, Price
 from memoro_core.billing.money import nano_dollars
+from memoro_core.billing.price_ports import PriceFilter
 from memoro_core.billing.usage_model import UsageDimension, UsageRow
 from memoro_core.errors import invalid_field
 from memoro_core.ids import JobId, TenantId
@@ -22,7 +23,6 @@ OPERATIONS: Final = enum_numbers(Operation, billing_pb2.AiOperation, "AI_OPERATI
 DIMENSIONS: Final = enum_numbers(UsageDimension, billing_service_pb2.UsageDimension, "USAGE_DIMENSION_")
 _ENTRY_KIND_OF: Final = enum_members(ENTRY_KINDS)
 _DIMENSION_OF: Final = enum_members(DIMENSIONS)
-_OPERATION_OF: Final = enum_members(OPERATIONS)
 
 
 class _OfTenant(Protocol):
@@ -43,11 +43,6 @@ def to_day(text: str, field: str) -> date | None:
         raise invalid_field(field, "must be a day of the calendar, as 2026-01-31") from None
 
 
-def to_operation(number: int) -> Operation:
-    """What a provider is asked to do; one must be named."""
-    return _OPERATION_OF[number]
-
-
 def to_ledger_filter(request: billing_service_pb2.ListLedgerEntriesRequest) -> LedgerFilter:
     """Which entries a list asks for."""
     return LedgerFilter(
@@ -62,6 +57,11 @@ def to_ledger_filter(request: billing_service_pb2.ListLedgerEntriesRequest) -> L
 def to_dimensions(numbers: Sequence[int]) -> Sequence[UsageDimension]:
     """What usage is to be summed up by; empty: what is usual."""
     return tuple(_DIMENSION_OF[number] for number in numbers)
+
+
+def to_price_filter(request: billing_service_pb2.ListPricesRequest) -> PriceFilter:
+    """Which prices a list asks for."""
+    return PriceFilter(request.provider, request.model, request.all_times)
 
 
 def from_balance(balance: Balance) -> billing_pb2.Balance:

@@ -9,16 +9,18 @@ from memoro_core.alerts.model import ChannelResult, Severity
 from memoro_core.billing.breaker_model import BreakerStatus
 from memoro_core.billing.model import DEPLOYMENT, BreakerState, BudgetKey, BudgetScope, Verification
 from memoro_core.billing.money import nano_dollars
+from memoro_core.billing.pricing import NewPrice
 from memoro_core.billing.usage_model import AiCall, AiCosts, OperationCost
 from memoro_core.ids import UserId
 from memoro_server.convert.billing import OPERATIONS, from_postings
 from memoro_server.convert.queues import to_tenant_or_none
-from memoro_server.convert.scalars import enum_members, enum_numbers, from_time, from_time_or_none
+from memoro_server.convert.scalars import enum_members, enum_numbers, from_time, from_time_or_none, to_time
 
 SCOPES: Final = enum_numbers(BudgetScope, billing_pb2.BudgetScope, "BUDGET_SCOPE_")
 BREAKER_STATES: Final = enum_numbers(BreakerState, billing_pb2.BreakerState, "BREAKER_STATE_")
 SEVERITIES: Final = enum_numbers(Severity, admin_pb2.AlertSeverity, "ALERT_SEVERITY_")
 _SCOPE_OF: Final = enum_members(SCOPES)
+_OPERATION_OF: Final = enum_members(OPERATIONS)
 _SEVERITY_OF: Final = enum_members(SEVERITIES)
 
 
@@ -31,6 +33,19 @@ def to_budget_key(
         _SCOPE_OF[request.scope],
         to_tenant_or_none(request.tenant_id) or DEPLOYMENT,
         UserId(user_id) if user_id else None,
+    )
+
+
+def to_new_price(request: admin_service_pb2.SetPriceRequest) -> NewPrice:
+    """The price to set."""
+    return NewPrice(
+        provider=request.provider,
+        model=request.model,
+        operation=_OPERATION_OF[request.operation],
+        input_price=request.input_price,
+        output_price=request.output_price,
+        fee=request.fee,
+        valid_from=to_time(request, "valid_from"),
     )
 
 

@@ -12,16 +12,17 @@ from memoro_core.billing.service import BillingService
 from memoro_core.billing.usage import UsageService
 from memoro_core.ids import TenantId
 from memoro_server.call import Call
-from memoro_server.convert.billing import from_price, to_day, to_operation
+from memoro_server.convert.billing import from_price, to_day
 from memoro_server.convert.idempotency import idempotency_of
 from memoro_server.convert.queues import to_tenant_or_none
-from memoro_server.convert.scalars import to_id, to_time
+from memoro_server.convert.scalars import to_id
 from memoro_server.convert.spending import (
     from_breaker,
     from_channel_result,
     from_costs,
     from_verification,
     to_budget_key,
+    to_new_price,
     to_severity,
 )
 
@@ -77,15 +78,7 @@ class SpendingServicer:
 
     async def SetPrice(self, request: pb.SetPriceRequest, call: Call) -> pb.SetPriceResponse:
         price = await self._pricing.set_price(
-            call.principal,
-            provider=request.provider,
-            model=request.model,
-            operation=to_operation(request.operation),
-            input_price=request.input_price,
-            output_price=request.output_price,
-            fee=request.fee,
-            valid_from=to_time(request, "valid_from"),
-            idempotency=idempotency_of(call.method.path, request),
+            call.principal, to_new_price(request), idempotency=idempotency_of(call.method.path, request)
         )
         return pb.SetPriceResponse(price=from_price(price))
 

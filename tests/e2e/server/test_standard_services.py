@@ -21,9 +21,7 @@ from tests.support.stacks import StackFactory
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-SERVICES = tuple(
-    f"memoro.v1.{name}Service" for name in ("Memory", "Jobs", "Billing", "Admin", "Webhooks")
-)
+SERVICES = tuple(f"memoro.v1.{name}Service" for name in ("Memory", "Jobs", "Billing", "Admin", "Webhooks"))
 
 
 def health_of(deployment: Deployment) -> Any:
