@@ -55,7 +55,7 @@ def ordinal(position: Sequence[str], place: int = 0) -> int:
     """The number at that place of a position. Raises PAGE_TOKEN_INVALID, as `identifier` does."""
     text = position[place] if place < len(position) else ""
     if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
-        raise _bad_token()
+        raise bad_token()
     return int(text)
 
 

@@ -129,7 +129,7 @@ class FakeOpenAI:
         self._faults[kind].extend(faults)
 
     def bill(self, prices: Mapping[str, tuple[int, int]]) -> int:
-        """What all of it costs: by the model, so many pico-dollars for a token that goes in, and for one that comes out."""
+        """What all of it costs: by the model, so many pico-dollars for a token in and one out."""
         return sum(
             one.input_tokens * prices[one.model][0] + one.output_tokens * prices[one.model][1] for one in self.bills
         )

@@ -38,7 +38,9 @@ def serve() -> None:
 def become_worker(variables: list[str]) -> None:
     """Works until it is killed."""
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    os.environ.update(variable.split("=", 1) for variable in variables)
+    for variable in variables:
+        name, _, value = variable.partition("=")
+        os.environ[name] = value
     os.environ["OPENAI_API_KEY"] = f"worker-{os.getpid()}"
     os._exit(main([]))
 

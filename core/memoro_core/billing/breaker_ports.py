@@ -56,7 +56,3 @@ class BudgetStore(Protocol):
         and that are not used up become CLOSED.
         """
         ...
-
-    async def forget_days(self, *, before: date) -> int:
-        """Deletes what was used on earlier days; how many rows."""
-        ...

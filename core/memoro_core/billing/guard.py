@@ -5,32 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 
 from memoro_core.billing.calendar import Calendar
 from memoro_core.billing.calls import CallEnd, CallId, CallStore, NewCall, hash_of, is_free
-from memoro_core.billing.model import Price
+from memoro_core.billing.price_ports import Prices
 from memoro_core.clock import Clock
 from memoro_core.errors import MemoroError, ProviderError
 from memoro_core.jobs.model import Claim, FreeCall
 from memoro_core.jobs.spending import ProviderCall, Told
-from memoro_core.llm.model import Operation, Usage
+from memoro_core.llm.model import Usage
 
 _log = structlog.get_logger(__name__)
 _CLOSE_PAUSES: Final = (0.2, 1.0)
 """Seconds between tries to write what a call has used, while the database is away."""
-
-
-class Prices(Protocol):
-    """What is charged for models, from memory."""
-
-    def price(self, provider: str, model: str, operation: Operation, at: datetime) -> Price:
-        """What holds at that time. Raises PRICE_UNKNOWN."""
-        ...
 
 
 class CallAbandoned(Exception):
@@ -52,15 +43,15 @@ class CostGuard:
         self._calendar = calendar
         self._clock = clock
 
-    def call(
-        self, claim: Claim, bound: Usage, request: bytes, told: Told
-    ) -> AbstractAsyncContextManager[ProviderCall]:
+    def call(self, claim: Claim, bound: Usage, request: bytes, told: Told) -> AbstractAsyncContextManager[ProviderCall]:
         now = self._clock.now()
         price = self._prices.price(bound.provider, bound.model, bound.operation, now)
         day = self._calendar.day(now)
         if is_free(price):
             return _FreeCall(FreeCall(bound, day, now, now), self._clock, told)
-        return _PaidCall(NewCall(claim, bound, price, hash_of(bound, request), day, now), self._store, self._clock, told)
+        return _PaidCall(
+            NewCall(claim, bound, price, hash_of(bound, request), day, now), self._store, self._clock, told
+        )
 
 
 class _FreeCall:
@@ -137,11 +128,16 @@ class _PaidCall:
             if self._usage:
                 raise RuntimeError("a provider asked without being admitted")
             return
-        unknown = error is not None and not (isinstance(error, ProviderError) and not error.unaccounted)
-        if self._admitted and unknown:
+        if self._admitted and self._unknown(error):
             _log.info("call_left_open", operation=str(self._call.bound.operation), reason=type(error).__name__)
             return
         await _see_through(self._close(self._opening, failed=error is not None))
+
+    def _unknown(self, error: BaseException | None) -> bool:
+        """Whether the provider may have charged for more than it has told."""
+        if isinstance(error, ProviderError):
+            return error.unaccounted
+        return error is not None or not any(_tokens(self._usage))
 
     async def _close(self, opening: asyncio.Task[CallId], *, failed: bool) -> None:
         await asyncio.wait([opening])
@@ -150,7 +146,8 @@ class _PaidCall:
         end = CallEnd(opening.result(), *_tokens(self._usage), failed, self._clock.now())
         for pause in _CLOSE_PAUSES:
             try:
-                return await self._store.close(end)
+                await self._store.close(end)
+                return
             except MemoroError as problem:
                 _log.info("call_not_yet_closed", reason=problem.message)
                 await asyncio.sleep(pause)

@@ -20,9 +20,7 @@ class UsageStore(Protocol):
         """Rows by day, the latest first, then by operation, provider, model and user, from after a row on."""
         ...
 
-    async def charged(
-        self, tenant_id: TenantId, user_id: UserId | None, *, since: datetime, until: datetime
-    ) -> int:
+    async def charged(self, tenant_id: TenantId, user_id: UserId | None, *, since: datetime, until: datetime) -> int:
         """What settlements in that time took from a tenant, for one user's jobs or for all, in micro-credits."""
         ...
 

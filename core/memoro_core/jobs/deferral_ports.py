@@ -69,9 +69,7 @@ class DeferralStore(Protocol):
         """Tenants with DEFERRED jobs that may cost something, by their ids, from after one on, at most `limit`."""
         ...
 
-    async def release_after(
-        self, tenant_id: TenantId, after: Waiting | None, *, now: datetime, limit: int
-    ) -> Released:
+    async def release_after(self, tenant_id: TenantId, after: Waiting | None, *, now: datetime, limit: int) -> Released:
         """Lets jobs of a tenant go that may cost something, as far as they fit, whenever their time comes.
 
         At most `limit` are looked at, from after one on.

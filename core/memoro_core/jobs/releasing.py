@@ -101,9 +101,7 @@ class Releaser:
         count = 0
         last: Waiting | None = None
         while time.monotonic() < until:
-            batch = await self._deferrals.release_after(
-                tenant_id, last, now=self._clock.now(), limit=MAX_BATCH_JOBS
-            )
+            batch = await self._deferrals.release_after(tenant_id, last, now=self._clock.now(), limit=MAX_BATCH_JOBS)
             await self._publish(batch.events)
             count += len(batch.events)
             last = batch.last

@@ -29,9 +29,7 @@ class Run:
     Made in the task that sees the run through, and that is stopped to stop the run.
     """
 
-    def __init__(
-        self, claim: Claim, store: RunStore, tail: EventTail, spending: Spending, clock: Clock
-    ) -> None:
+    def __init__(self, claim: Claim, store: RunStore, tail: EventTail, spending: Spending, clock: Clock) -> None:
         self._claim = claim
         self._store = store
         self._tail = tail

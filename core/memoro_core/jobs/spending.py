@@ -32,9 +32,7 @@ class ProviderCall(Protocol):
 class Spending(Protocol):
     """Sees to it that runs spend no more than is set aside for their jobs."""
 
-    def call(
-        self, claim: Claim, bound: Usage, request: bytes, told: Told
-    ) -> AbstractAsyncContextManager[ProviderCall]:
+    def call(self, claim: Claim, bound: Usage, request: bytes, told: Told) -> AbstractAsyncContextManager[ProviderCall]:
         """A block in which a run asks a provider once: `bound` is the most that it may use, `request` what is asked.
 
         At the end of the block it is written what was used. Raises PRICE_UNKNOWN.

@@ -13,12 +13,12 @@ from memoro_core.billing.breaker_ports import Standing
 from memoro_core.billing.errors import budget_not_found
 from memoro_core.billing.model import BreakerState, BudgetDay, BudgetKey, BudgetScope
 from memoro_core.billing.turning import turned
-from memoro_core.errors import Code, MemoroError, Reason
 from memoro_core.ids import TenantId, UserId
 from memoro_core.postgres.answer_store import answered_before_in
-from memoro_core.postgres.database import Connection, Database, rows_of
+from memoro_core.postgres.database import Connection, Database
 from memoro_core.postgres.queries import load_queries
 from memoro_core.tenancy.ports import Request
+from memoro_core.tenancy.service import tenant_not_found
 
 _SQL: Final = load_queries("budgets")
 _NO_LIMIT: Final = 9 * 10**18
@@ -37,7 +37,7 @@ class PostgresBudgetStore:
             if limit is None:
                 await connection.execute(_SQL["remove_limit"], key.tenant_id, key.scope)
             elif await connection.fetchval(_SQL["set_limit"], key.tenant_id, key.scope, limit) is None:
-                raise MemoroError(Code.NOT_FOUND, Reason.TENANT_NOT_FOUND, f"no tenant {key.tenant_id}")
+                raise tenant_not_found(key.tenant_id)
 
     async def reset(self, key: BudgetKey, day: date, request: Request | None, *, now: datetime) -> None:
         async with self._database.system_tx() as connection:
@@ -68,10 +68,6 @@ class PostgresBudgetStore:
             states = [budget.state for budget in turning.values()]
             await connection.execute(_SQL["turn"], day, *_columns(turning), states)
         return list(turning.values())
-
-    async def forget_days(self, *, before: date) -> int:
-        async with self._database.system_tx(durable=False) as connection:
-            return rows_of(await connection.execute(_SQL["forget_days"], before))
 
 
 async def _turning(connection: Connection, day: date) -> Mapping[BudgetKey, BudgetDay]:

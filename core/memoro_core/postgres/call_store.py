@@ -87,9 +87,7 @@ class PostgresCallStore:
             await _insert(connection, tenant_id, made)
         return results
 
-    async def _cover(
-        self, connection: Connection, tenant_id: TenantId, row: Record, calls: Sequence[NewCall]
-    ) -> None:
+    async def _cover(self, connection: Connection, tenant_id: TenantId, row: Record, calls: Sequence[NewCall]) -> None:
         """Sees to it that the job's hold is enough for what it has spent and for these calls."""
         job_id, held = row["job_id"], row["amount"]
         missing = shortage(

@@ -10,7 +10,7 @@ from uuid import UUID
 from asyncpg import Record
 
 from memoro_core.billing.calendar import Calendar
-from memoro_core.billing.model import Deferred, DeferralReason, Held, HoldRequest, HoldVerdict
+from memoro_core.billing.model import DeferralReason, Deferred, Held, HoldRequest, HoldVerdict
 from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs.deferral_ports import Released, Waiting
 from memoro_core.jobs.model import JobEvent, JobRef, JobState
@@ -65,9 +65,7 @@ class PostgresDeferralStore:
             rows = await connection.fetch(_SQL["lock_candidates"], tenant_id, now, day, limit)
             return await self._let_go(connection, tenant_id, rows, now)
 
-    async def release_after(
-        self, tenant_id: TenantId, after: Waiting | None, *, now: datetime, limit: int
-    ) -> Released:
+    async def release_after(self, tenant_id: TenantId, after: Waiting | None, *, now: datetime, limit: int) -> Released:
         last = after or _FIRST
         async with self._database.tenant_tx(tenant_id, generic_plans=True) as connection:
             rows = await connection.fetch(_SQL["lock_deferred"], tenant_id, last.run_at, last.job_id, limit)

@@ -185,10 +185,7 @@ async def _end_runs(
     # Who is asked to cancel is not tried again.
     again = [end for end in ends if end.finish.run_at is not None and end.run not in events]
     if again:
-        stopped = [
-            dataclasses.replace(end, finish=_cancelled(end.finish))
-            for end in again
-        ]
+        stopped = [dataclasses.replace(end, finish=_cancelled(end.finish)) for end in again]
         events |= await _write_ends(connection, holds, tenant_id, stopped)
     return events
 

@@ -48,9 +48,7 @@ class PostgresUsageStore:
             )
         return [_usage_of(row, usage_filter) for row in rows]
 
-    async def charged(
-        self, tenant_id: TenantId, user_id: UserId | None, *, since: datetime, until: datetime
-    ) -> int:
+    async def charged(self, tenant_id: TenantId, user_id: UserId | None, *, since: datetime, until: datetime) -> int:
         async with self._database.tenant_tx(tenant_id) as connection:
             return int(await connection.fetchval(_SQL["charged"], tenant_id, user_id, since, until))
 

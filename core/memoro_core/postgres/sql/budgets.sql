@@ -117,9 +117,3 @@ UPDATE budget_days AS day
 SET state = key.state
 FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[]) AS key (tenant_id, scope, user_id, state)
 WHERE day.day = $1 AND day.tenant_id = key.tenant_id AND day.scope = key.scope AND day.user_id = key.user_id;
-
--- name: forget_days
--- Deletes what was used before day $1. Days of a tenant lie together.
-DELETE FROM budget_days AS day
-USING (SELECT tenant_id FROM tenants UNION ALL SELECT '00000000-0000-0000-0000-000000000000') AS owner
-WHERE day.tenant_id = owner.tenant_id AND day.day < $1;
