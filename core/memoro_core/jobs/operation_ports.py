@@ -1,4 +1,4 @@
-"""What operating the queues, and retrying and deferring jobs, needs from the outside."""
+"""What operating the queues, and retrying jobs, needs from the outside."""
 
 from __future__ import annotations
 
@@ -82,31 +82,6 @@ class QueueStore(Protocol):
 
         Their PENDING memories become FAILED. `deferred`: those that are put off too.
         """
-        ...
-
-
-class DeferralStore(Protocol):
-    """Puts jobs off, and lets them go again. Only jobs that wait are touched; each gets its event."""
-
-    async def defer(
-        self, tenant_id: TenantId, job_ids: Sequence[JobId], *, until: datetime, now: datetime
-    ) -> Sequence[tuple[JobRef, JobEvent]]:
-        """Those of a tenant's jobs that are QUEUED become DEFERRED, to be let go at `until`."""
-        ...
-
-    async def release(
-        self, *, now: datetime, limit: int, tenant_id: TenantId | None = None, due_only: bool = True
-    ) -> Sequence[tuple[JobRef, JobEvent]]:
-        """DEFERRED jobs become QUEUED and due, the earliest first, at most `limit`; they rank after all that waits.
-
-        Of one tenant or of all; with `due_only` those whose time has come. What another transaction holds is left out.
-        """
-        ...
-
-    async def hasten(
-        self, *, now: datetime, limit: int, tenant_id: TenantId | None = None
-    ) -> Sequence[tuple[JobRef, JobEvent]]:
-        """QUEUED jobs that would be due later are due now, at most `limit`, of one tenant or of all."""
         ...
 
 

@@ -50,13 +50,12 @@ def job_of(row: Record) -> Job:
         cancel_requested=row["cancel_requested"],
         error=None if error is None else _ERROR.validate_python(error),
         result=None if result is None else _RESULT.validate_python(result),
-        usage=JobUsage(row["input_tokens"], row["output_tokens"]),
+        usage=JobUsage(row["input_tokens"], row["output_tokens"], row["charged"]),
         started_at=row["started_at"],
         ended_at=row["ended_at"],
         retry_of=row["retry_of"],
         trace_parent=row["trace_parent"],
         cost_bound=row["cost_bound"],
-        charged=row["charged"],
         deferral_reason=None if deferral_reason is None else DeferralReason(deferral_reason),
     )
 

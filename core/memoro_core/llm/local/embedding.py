@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from memoro_core.errors import ProviderError
 from memoro_core.llm.model import EmbeddingModel, Embeddings, Operation, Usage, Vector
+from memoro_core.llm.ports import Admit
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -67,8 +68,10 @@ class LocalEmbeddingProvider:
         """The model that every vector of this provider comes from."""
         return _MODEL
 
-    async def embed(self, texts: Sequence[str]) -> Embeddings:
+    async def embed(self, texts: Sequence[str], *, admit: Admit | None = None) -> Embeddings:
         """One unit vector per text, in order. Short calls run at once, longer ones in a thread."""
+        if admit is not None:
+            await admit()
         loop = asyncio.get_running_loop()
         vectors = self._vectors
         if vectors is None:

@@ -14,6 +14,7 @@ from memoro_core.llm.model import EmbeddingModel, Embeddings, Operation, Usage, 
 from memoro_core.llm.openai.endpoint import OpenAIEndpoint
 from memoro_core.llm.openai.failures import RejectedError, provider_error
 from memoro_core.llm.openai.vectors import read_tokens, read_vectors, share_tokens
+from memoro_core.llm.ports import Admit
 from memoro_core.tracing import current_trace_parent, trace_headers
 
 MAX_INPUTS: Final = 256
@@ -34,6 +35,7 @@ class _Part:
     texts: tuple[str, ...]
     size: int
     bound: Usage
+    admit: Admit | None = None
     trace_parent: str | None = field(default_factory=current_trace_parent)
     done: asyncio.Future[Embeddings] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -41,6 +43,15 @@ class _Part:
         """Raises a copy of the error where the vectors are waited for: each caller adds what it spent itself."""
         if not self.done.done():
             self.done.set_exception(_with_usage(error, usage))
+
+    def refuse(self, error: BaseException) -> None:
+        """Raises where the vectors are waited for why nothing was asked."""
+        if self.done.done():
+            return
+        if isinstance(error, asyncio.CancelledError):
+            self.done.cancel()
+        else:
+            self.done.set_exception(error)
 
 
 class OpenAIEmbeddingProvider:
@@ -68,11 +79,11 @@ class OpenAIEmbeddingProvider:
         """The model that every vector of this provider comes from."""
         return self._model
 
-    async def embed(self, texts: Sequence[str]) -> Embeddings:
+    async def embed(self, texts: Sequence[str], *, admit: Admit | None = None) -> Embeddings:
         """One unit vector per text, in order. Raises ProviderError, whose usage is what the whole call spent."""
         if self._closed:
             raise _closed()
-        parts = self._parts(texts)
+        parts = self._parts(texts, admit)
         self._waiting.extend(parts)
         self._open.update(parts)
         if parts and (self._sender is None or self._sender.done()):
@@ -85,16 +96,18 @@ class OpenAIEmbeddingProvider:
         vectors: list[Vector] = []
         usage: list[Usage] = []
         failure: ProviderError | None = None
+        unaccounted = False
         for result in results:
             if isinstance(result, Embeddings):
                 vectors.extend(result.vectors)
             elif isinstance(result, ProviderError):
                 failure = failure or result
+                unaccounted = unaccounted or result.unaccounted
             else:
                 raise result
             usage.extend(result.usage)
         if failure is not None:
-            raise _with_usage(failure, usage)
+            raise _with_usage(failure, usage, unaccounted=unaccounted)
         return Embeddings(vectors, usage)
 
     def bound(self, texts: Sequence[str]) -> Usage:
@@ -109,12 +122,12 @@ class OpenAIEmbeddingProvider:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for part in tuple(self._open):
-            part.fail(_closed())
+            part.fail(_closed(unaccounted=True))
 
     def _bound(self, texts: int, size: int) -> Usage:
         return Usage("openai", self._model.name, Operation.EMBED, size + SPECIAL_TOKENS * texts, items=texts)
 
-    def _parts(self, texts: Iterable[str]) -> list[_Part]:
+    def _parts(self, texts: Iterable[str], admit: Admit | None) -> list[_Part]:
         """The texts in stretches that fit into a request each."""
         parts: list[_Part] = []
         stretch: list[str] = []
@@ -124,12 +137,12 @@ class OpenAIEmbeddingProvider:
             kept = _cut(text, MAX_INPUT_BYTES) or " "
             length = len(kept.encode())
             if stretch and (len(stretch) == MAX_INPUTS or size + length > MAX_REQUEST_BYTES):
-                parts.append(_Part(tuple(stretch), size, self._bound(len(stretch), size)))
+                parts.append(_Part(tuple(stretch), size, self._bound(len(stretch), size), admit))
                 stretch, size = [], 0
             stretch.append(kept)
             size += length
         if stretch:
-            parts.append(_Part(tuple(stretch), size, self._bound(len(stretch), size)))
+            parts.append(_Part(tuple(stretch), size, self._bound(len(stretch), size), admit))
         return parts
 
     async def _send_waiting(self) -> None:
@@ -159,8 +172,8 @@ class OpenAIEmbeddingProvider:
     async def _request(self, parts: Sequence[_Part]) -> None:
         """Asks for the vectors of all parts, in the slot that was acquired for it, and answers each part."""
         try:
-            if parts:
-                await self._embed(parts)
+            if admitted := await _admitted(parts):
+                await self._embed(admitted)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody must wait for ever
             for part in parts:
                 part.fail(provider_error(error))
@@ -221,6 +234,16 @@ class OpenAIEmbeddingProvider:
                 )
 
 
+async def _admitted(parts: Sequence[_Part]) -> list[_Part]:
+    """Those of the parts that may be sent and are still waited for."""
+    asking = [(part, part.admit()) for part in parts if part.admit is not None]
+    answers = await asyncio.gather(*(answer for _, answer in asking), return_exceptions=True)
+    for (part, _), answer in zip(asking, answers, strict=True):
+        if answer is not None:
+            part.refuse(answer)
+    return [part for part in parts if not part.done.done()]
+
+
 def _cut(text: str, limit: int) -> str:
     """The text's beginning that fits into `limit` bytes of UTF-8. A lone surrogate becomes a question mark."""
     encoded = text.encode(errors="replace")
@@ -232,11 +255,16 @@ def _size(text: str) -> int:
     return min(max(len(text.encode(errors="replace")), 1), MAX_INPUT_BYTES)
 
 
-def _with_usage(error: ProviderError, usage: Sequence[Usage]) -> ProviderError:
+def _with_usage(error: ProviderError, usage: Sequence[Usage], *, unaccounted: bool = False) -> ProviderError:
     return ProviderError(
-        error.message, retryable=error.retryable, retry_after=error.retry_after, metadata=error.metadata, usage=usage
+        error.message,
+        retryable=error.retryable,
+        retry_after=error.retry_after,
+        metadata=error.metadata,
+        usage=usage,
+        unaccounted=unaccounted or error.unaccounted,
     )
 
 
-def _closed() -> ProviderError:
-    return ProviderError("the model provider's client is shutting down", retryable=True)
+def _closed(*, unaccounted: bool = False) -> ProviderError:
+    return ProviderError("the model provider's client is shutting down", retryable=True, unaccounted=unaccounted)

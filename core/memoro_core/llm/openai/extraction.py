@@ -11,6 +11,7 @@ from memoro_core.llm.openai.answers import SCHEMA, Salvage, read_answer, to_grap
 from memoro_core.llm.openai.endpoint import OpenAIEndpoint
 from memoro_core.llm.openai.failures import invalid_response
 from memoro_core.llm.openai.vectors import read_tokens
+from memoro_core.llm.ports import Admit
 from memoro_core.llm.prompts import REPAIR_BYTES, extraction_messages, extraction_size, repair_messages
 from memoro_core.tracing import current_trace_parent, trace_headers
 
@@ -40,11 +41,13 @@ class OpenAIExtractionProvider:
         self._endpoint = endpoint
         self._model = model
 
-    async def extract(self, source: ExtractionSource) -> Extraction:
+    async def extract(self, source: ExtractionSource, *, admit: Admit | None = None) -> Extraction:
         """The graph of one text; empty when it holds no facts. Raises ProviderError."""
         usage: list[Usage] = []
         await self._endpoint.acquire()
         try:
+            if admit is not None:
+                await admit()
             return await self._extract(source, usage)
         except ProviderError as error:
             error.usage = tuple(usage)
