@@ -28,8 +28,8 @@ from memoro_core.postgres.tenancy_store import PostgresTenancyStore
 from memoro_core.settings import Settings
 from memoro_core.tenancy.model import Tier
 from memoro_core.tenancy.service import TenancyService
-from tests.support.pricing import Money
 from tests.support.providers import DirectionEmbedder, ScriptedExtractor, SetPrices
+from tests.support.purse import Purse
 
 
 def fresh_name() -> str:
@@ -67,8 +67,9 @@ class Domain:
     holds: CreditHolds
     prices: SetPrices
     """Of all that is asked of providers; nothing costs anything until a test says so."""
+    bounds: CostBounds
     guard: CostGuard
-    money: Money
+    money: Purse
 
     async def new_tenant(self) -> TenantId:
         """One more tenant."""
@@ -95,7 +96,7 @@ async def open_domain(settings: Settings) -> AsyncIterator[Domain]:
         holds, prices = CreditHolds(calendar, margin_basis_points=margin), SetPrices()
         calls = PostgresCallStore(database, holds, margin_basis_points=margin)
         job_store, memory_store = PostgresJobStore(database, holds), PostgresMemoryStore(database, holds)
-        money = Money(database)
+        bounds = CostBounds(prices, DirectionEmbedder(), ScriptedExtractor(), margin_basis_points=margin)
         tenancy_store = PostgresTenancyStore(database)
         memories = MemoryService(
             memory_store,
@@ -103,7 +104,7 @@ async def open_domain(settings: Settings) -> AsyncIterator[Domain]:
             hints,
             hints,
             SystemClock(),
-            CostBounds(prices, DirectionEmbedder(), ScriptedExtractor(), margin_basis_points=margin),
+            bounds,
             priorities=PriorityRule(),
             max_attempts=settings.job_max_attempts,
         )
@@ -120,7 +121,8 @@ async def open_domain(settings: Settings) -> AsyncIterator[Domain]:
             hints.refs,
             holds,
             prices,
+            bounds,
             CostGuard(calls, prices, calendar, SystemClock()),
-            money,
+            Purse(database),
         )
         await memories.close()

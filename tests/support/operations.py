@@ -76,7 +76,7 @@ def operations_of(domain: Domain, tail: EventTail) -> Operations:
     """The service over the domain's database."""
     database = domain.database
     queues = PostgresQueueStore(database, domain.holds)
-    retries = PostgresRetryStore(database, domain.money.holds, domain.money.bounds)
+    retries = PostgresRetryStore(database, domain.holds, domain.bounds)
     deferrals = deferrals_of(database)
     service = OperationsService(
         queues,
