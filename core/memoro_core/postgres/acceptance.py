@@ -39,9 +39,12 @@ async def accept_in(
     if not any(draft.job.cost_bound for draft in drafts):
         stored = await _store(connection, tenant_id, drafts)
         return await _with_replays(connection, tenant_id, drafts, stored)
-    known = await find_all_in(connection, tenant_id, _requests(drafts)) if ask_first else {}
-    # What is known holds nothing, and is not refused either.
-    new = _first_of_each([draft for draft in drafts if draft.idempotency not in known])
+    new = drafts
+    if ask_first:
+        # What is known holds nothing, and is not refused either.
+        known = await find_all_in(connection, tenant_id, _requests(drafts))
+        new = [draft for draft in drafts if draft.idempotency not in known]
+    new = _first_of_each(new)
     accepted: list[Draft] = []
     refused: list[tuple[Draft, MemoroError]] = []
     for draft, job in zip(new, await hold_in(connection, holds, tenant_id, new), strict=True):
