@@ -84,7 +84,7 @@ class JobRunner:
         self._policy = policy
         self._worker_id = worker_id
         self._runs: dict[JobRef, Run] = {}
-        # A tenant's claims take their turn with those that other workers make for it. Nobody else's should wait with them.
+        # A tenant's claims wait for those that other workers make for it; nobody else's should wait with them.
         self._claims: Coalescer[TenantId, JobRef, Claim | None] = Coalescer(self._claim_all, max_items=_CLAIM_BATCH)
         self._apart: set[asyncio.Task[JobState | None]] = set()
         self._stopping = asyncio.Event()
