@@ -15,6 +15,8 @@ RelationshipId = NewType("RelationshipId", UUID)
 JobId = NewType("JobId", UUID)
 WebhookEndpointId = NewType("WebhookEndpointId", UUID)
 EventId = NewType("EventId", UUID)
+GrantId = NewType("GrantId", UUID)
+AlertId = NewType("AlertId", UUID)
 UserId = NewType("UserId", str)
 """The caller's own name for one of its users; opaque, unique within a tenant."""
 ConversationId = NewType("ConversationId", str)

@@ -106,6 +106,11 @@ class Settings(BaseSettings):
     kept_failed: float = Field(default=30 * 86_400.0, ge=3600)
     """How long failed jobs are kept, where their tier does not say."""
 
+    margin_basis_points: int = Field(default=5_000, ge=0, le=100_000)
+    """What is added to what providers charge, in hundredths of a percent; a job keeps the one it was accepted with."""
+    price_refresh: float = Field(default=1.0, gt=0, le=2.0)
+    """How often a process looks for new prices."""
+
     secret_key: SecretStr | None = Field(default=None, min_length=32)
     """What seals webhook secrets in the database; the same for all servers and workers. None: they are not sealed."""
     webhook_allow_private: bool = False

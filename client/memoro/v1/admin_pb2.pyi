@@ -61,6 +61,8 @@ class _ScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Scope.ValueType
     """Cancel and retry jobs."""
     SCOPE_ADMIN: _Scope.ValueType  # 4
     """Manage tenants and keys. Only keys of the operators' own tenant can have it."""
+    SCOPE_BILLING: _Scope.ValueType  # 5
+    """Read the balance, the ledger and the usage."""
 
 class Scope(_Scope, metaclass=_ScopeEnumTypeWrapper):
     """What a key may do."""
@@ -75,7 +77,37 @@ SCOPE_JOBS: Scope.ValueType  # 3
 """Cancel and retry jobs."""
 SCOPE_ADMIN: Scope.ValueType  # 4
 """Manage tenants and keys. Only keys of the operators' own tenant can have it."""
+SCOPE_BILLING: Scope.ValueType  # 5
+"""Read the balance, the ledger and the usage."""
 Global___Scope: _TypeAlias = Scope  # noqa: Y015
+
+class _AlertSeverity:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AlertSeverityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlertSeverity.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ALERT_SEVERITY_UNSPECIFIED: _AlertSeverity.ValueType  # 0
+    """In a request: the default."""
+    ALERT_SEVERITY_INFO: _AlertSeverity.ValueType  # 1
+    """Good to know."""
+    ALERT_SEVERITY_WARNING: _AlertSeverity.ValueType  # 2
+    """Somebody should look soon."""
+    ALERT_SEVERITY_CRITICAL: _AlertSeverity.ValueType  # 3
+    """Somebody should look now."""
+
+class AlertSeverity(_AlertSeverity, metaclass=_AlertSeverityEnumTypeWrapper):
+    """How urgent an alert is."""
+
+ALERT_SEVERITY_UNSPECIFIED: AlertSeverity.ValueType  # 0
+"""In a request: the default."""
+ALERT_SEVERITY_INFO: AlertSeverity.ValueType  # 1
+"""Good to know."""
+ALERT_SEVERITY_WARNING: AlertSeverity.ValueType  # 2
+"""Somebody should look soon."""
+ALERT_SEVERITY_CRITICAL: AlertSeverity.ValueType  # 3
+"""Somebody should look now."""
+Global___AlertSeverity: _TypeAlias = AlertSeverity  # noqa: Y015
 
 @_typing.final
 class Tenant(_message.Message):

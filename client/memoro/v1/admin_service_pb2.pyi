@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from memoro.v1 import admin_pb2 as _admin_pb2
+from memoro.v1 import billing_pb2 as _billing_pb2
 from memoro.v1 import jobs_pb2 as _jobs_pb2
 import builtins as _builtins
 import sys
@@ -374,7 +375,7 @@ class CreateApiKeyRequest(_message.Message):
     """For people. At most 128 characters."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_admin_pb2.Scope.ValueType]:
-        """What it may do. Empty: read, write and jobs."""
+        """What it may do. Empty: read, write, jobs and billing."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
@@ -897,3 +898,581 @@ class TriggerProcessingResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TriggerProcessingResponse: _TypeAlias = TriggerProcessingResponse  # noqa: Y015
+
+@_typing.final
+class GetAiCostsRequest(_message.Message):
+    """Asks what AI work has cost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATE_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    RECENT_FIELD_NUMBER: _builtins.int
+    date: _builtins.str
+    """The day, as 2026-01-31, in the time zone of the deployment; empty: today."""
+    tenant_id: _builtins.str
+    """Only of this tenant; empty: of all."""
+    recent: _builtins.int
+    """How many of the latest calls to tell of: 0 for 20; above 100 is taken as 100."""
+    def __init__(
+        self,
+        *,
+        date: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+        recent: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["date", b"date", "recent", b"recent", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAiCostsRequest: _TypeAlias = GetAiCostsRequest  # noqa: Y015
+
+@_typing.final
+class GetAiCostsResponse(_message.Message):
+    """What AI work has cost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATE_FIELD_NUMBER: _builtins.int
+    COST_NANO_DOLLARS_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    RECENT_CALLS_FIELD_NUMBER: _builtins.int
+    HOUSE_FIELD_NUMBER: _builtins.int
+    date: _builtins.str
+    """The day."""
+    cost_nano_dollars: _builtins.int
+    """What the providers charge for it, in nano-dollars, rounded up."""
+    @_builtins.property
+    def budget(self) -> _billing_pb2.SpendBreaker:
+        """The budget of the deployment, or of the tenant, and how far it is used up. Not set: there is none."""
+
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperationCost]:
+        """By operation and model, the dearest first."""
+
+    @_builtins.property
+    def recent_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___AiCall]:
+        """The latest calls, newest first."""
+
+    @_builtins.property
+    def house(self) -> _containers.RepeatedCompositeFieldContainer[_billing_pb2.Posting]:
+        """What the house's accounts gained on this day, in the order of their numbers."""
+
+    def __init__(
+        self,
+        *,
+        date: _builtins.str = ...,
+        cost_nano_dollars: _builtins.int = ...,
+        budget: _billing_pb2.SpendBreaker | None = ...,
+        operations: _abc.Iterable[Global___OperationCost] | None = ...,
+        recent_calls: _abc.Iterable[Global___AiCall] | None = ...,
+        house: _abc.Iterable[_billing_pb2.Posting] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "cost_nano_dollars", b"cost_nano_dollars", "date", b"date", "house", b"house", "operations", b"operations", "recent_calls", b"recent_calls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAiCostsResponse: _TypeAlias = GetAiCostsResponse  # noqa: Y015
+
+@_typing.final
+class OperationCost(_message.Message):
+    """What an operation of a model has cost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    COST_NANO_DOLLARS_FIELD_NUMBER: _builtins.int
+    operation: _billing_pb2.AiOperation.ValueType
+    """What was done."""
+    provider: _builtins.str
+    """By whom."""
+    model: _builtins.str
+    """With which model."""
+    calls: _builtins.int
+    """How often."""
+    input_tokens: _builtins.int
+    """Tokens that went in."""
+    output_tokens: _builtins.int
+    """Tokens that came out."""
+    cost_nano_dollars: _builtins.int
+    """In nano-dollars, rounded up."""
+    def __init__(
+        self,
+        *,
+        operation: _billing_pb2.AiOperation.ValueType = ...,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+        calls: _builtins.int = ...,
+        input_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        cost_nano_dollars: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "cost_nano_dollars", b"cost_nano_dollars", "input_tokens", b"input_tokens", "model", b"model", "operation", b"operation", "output_tokens", b"output_tokens", "provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OperationCost: _TypeAlias = OperationCost  # noqa: Y015
+
+@_typing.final
+class AiCall(_message.Message):
+    """One call of a provider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    COST_NANO_DOLLARS_FIELD_NUMBER: _builtins.int
+    PRESUMED_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Whose job it was for."""
+    job_id: _builtins.str
+    """The job."""
+    attempt: _builtins.int
+    """Which of its attempts."""
+    call: _builtins.int
+    """Which call of the attempt, from 1."""
+    operation: _billing_pb2.AiOperation.ValueType
+    """What was done."""
+    provider: _builtins.str
+    """By whom."""
+    model: _builtins.str
+    """With which model."""
+    input_tokens: _builtins.int
+    """Tokens that went in."""
+    output_tokens: _builtins.int
+    """Tokens that came out."""
+    cost_nano_dollars: _builtins.int
+    """In nano-dollars, rounded up."""
+    presumed: _builtins.bool
+    """True when its answer was lost, with its worker or because the job was cancelled meanwhile: then the tokens are presumed."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        call: _builtins.int = ...,
+        operation: _billing_pb2.AiOperation.ValueType = ...,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+        input_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        cost_nano_dollars: _builtins.int = ...,
+        presumed: _builtins.bool = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "call", b"call", "cost_nano_dollars", b"cost_nano_dollars", "input_tokens", b"input_tokens", "job_id", b"job_id", "model", b"model", "operation", b"operation", "output_tokens", b"output_tokens", "presumed", b"presumed", "provider", b"provider", "start_time", b"start_time", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AiCall: _TypeAlias = AiCall  # noqa: Y015
+
+@_typing.final
+class GetCircuitBreakerRequest(_message.Message):
+    """Asks how budgets stand."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Also of this tenant and its users; empty: the deployment's alone, and all that are not CLOSED."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCircuitBreakerRequest: _TypeAlias = GetCircuitBreakerRequest  # noqa: Y015
+
+@_typing.final
+class GetCircuitBreakerResponse(_message.Message):
+    """How budgets stand."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BREAKERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def breakers(self) -> _containers.RepeatedCompositeFieldContainer[_billing_pb2.SpendBreaker]:
+        """The deployment's first. Users that have spent nothing today are left out; 1,000 at most."""
+
+    def __init__(
+        self,
+        *,
+        breakers: _abc.Iterable[_billing_pb2.SpendBreaker] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakers", b"breakers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCircuitBreakerResponse: _TypeAlias = GetCircuitBreakerResponse  # noqa: Y015
+
+@_typing.final
+class ResetCircuitBreakerRequest(_message.Message):
+    """Asks to reset a breaker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call safe to repeat."""
+    scope: _billing_pb2.BudgetScope.ValueType
+    """Which one."""
+    tenant_id: _builtins.str
+    """Of which tenant; for the scopes TENANT and USER."""
+    user_id: _builtins.str
+    """Of which user; for the scope USER."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        scope: _billing_pb2.BudgetScope.ValueType = ...,
+        tenant_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "scope", b"scope", "tenant_id", b"tenant_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetCircuitBreakerRequest: _TypeAlias = ResetCircuitBreakerRequest  # noqa: Y015
+
+@_typing.final
+class ResetCircuitBreakerResponse(_message.Message):
+    """The breaker as it now is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BREAKER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def breaker(self) -> _billing_pb2.SpendBreaker:
+        """With a raised limit; HALF_OPEN if it was open."""
+
+    def __init__(
+        self,
+        *,
+        breaker: _billing_pb2.SpendBreaker | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetCircuitBreakerResponse: _TypeAlias = ResetCircuitBreakerResponse  # noqa: Y015
+
+@_typing.final
+class SetBudgetRequest(_message.Message):
+    """Asks to set a budget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call safe to repeat."""
+    scope: _billing_pb2.BudgetScope.ValueType
+    """For which jobs. USER: for each single user of the tenant."""
+    tenant_id: _builtins.str
+    """Of which tenant; for the scopes TENANT and USER."""
+    limit: _builtins.int
+    """How much a day, in micro-credits: from 0, which lets nothing that costs run, to 1,000,000,000,000,000. Not set: no limit."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        scope: _billing_pb2.BudgetScope.ValueType = ...,
+        tenant_id: _builtins.str = ...,
+        limit: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit", "request_id", b"request_id", "scope", b"scope", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+
+Global___SetBudgetRequest: _TypeAlias = SetBudgetRequest  # noqa: Y015
+
+@_typing.final
+class SetBudgetResponse(_message.Message):
+    """The budget is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BREAKER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def breaker(self) -> _billing_pb2.SpendBreaker:
+        """Not set: there is no limit now. Of the scope USER only the limit is told."""
+
+    def __init__(
+        self,
+        *,
+        breaker: _billing_pb2.SpendBreaker | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBudgetResponse: _TypeAlias = SetBudgetResponse  # noqa: Y015
+
+@_typing.final
+class SetPriceRequest(_message.Message):
+    """Asks to set a price."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
+    INPUT_PRICE_FIELD_NUMBER: _builtins.int
+    OUTPUT_PRICE_FIELD_NUMBER: _builtins.int
+    FEE_FIELD_NUMBER: _builtins.int
+    VALID_FROM_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call safe to repeat."""
+    provider: _builtins.str
+    """Who runs the model: local or openai, which is every endpoint that speaks its protocol."""
+    model: _builtins.str
+    """Its name, as the provider spells it."""
+    operation: _billing_pb2.AiOperation.ValueType
+    """For what."""
+    input_price: _builtins.int
+    """For a million input tokens, in micro-dollars: up to 10,000 dollars."""
+    output_price: _builtins.int
+    """For a million output tokens, in micro-dollars."""
+    fee: _builtins.int
+    """For each text, in micro-credits, without margin: up to 10,000 credits."""
+    @_builtins.property
+    def valid_from(self) -> _timestamp_pb2.Timestamp:
+        """From when on; not in the past. Not set: from now on, within 2 seconds everywhere."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+        operation: _billing_pb2.AiOperation.ValueType = ...,
+        input_price: _builtins.int = ...,
+        output_price: _builtins.int = ...,
+        fee: _builtins.int = ...,
+        valid_from: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["valid_from", b"valid_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fee", b"fee", "input_price", b"input_price", "model", b"model", "operation", b"operation", "output_price", b"output_price", "provider", b"provider", "request_id", b"request_id", "valid_from", b"valid_from"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetPriceRequest: _TypeAlias = SetPriceRequest  # noqa: Y015
+
+@_typing.final
+class SetPriceResponse(_message.Message):
+    """The price."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRICE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def price(self) -> _billing_pb2.Price:
+        """As it was set."""
+
+    def __init__(
+        self,
+        *,
+        price: _billing_pb2.Price | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetPriceResponse: _TypeAlias = SetPriceResponse  # noqa: Y015
+
+@_typing.final
+class VerifyLedgerRequest(_message.Message):
+    """Asks to check a ledger."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Whose."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyLedgerRequest: _TypeAlias = VerifyLedgerRequest  # noqa: Y015
+
+@_typing.final
+class VerifyLedgerResponse(_message.Message):
+    """What came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALID_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    FIRST_INVALID_SEQUENCE_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    HEAD_HASH_FIELD_NUMBER: _builtins.int
+    valid: _builtins.bool
+    """True when nothing is wrong with what was checked."""
+    entries: _builtins.int
+    """Entries that were checked."""
+    first_invalid_sequence: _builtins.int
+    """The first entry that is wrong; 0: none is."""
+    problem: _builtins.str
+    """What is wrong, for people."""
+    head_hash: _builtins.bytes
+    """The hash of the last entry: kept elsewhere, it shows later that nothing before it was changed."""
+    def __init__(
+        self,
+        *,
+        valid: _builtins.bool = ...,
+        entries: _builtins.int = ...,
+        first_invalid_sequence: _builtins.int = ...,
+        problem: _builtins.str = ...,
+        head_hash: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "first_invalid_sequence", b"first_invalid_sequence", "head_hash", b"head_hash", "problem", b"problem", "valid", b"valid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyLedgerResponse: _TypeAlias = VerifyLedgerResponse  # noqa: Y015
+
+@_typing.final
+class SendTestAlertRequest(_message.Message):
+    """Asks for a test alert."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Makes the call safe to repeat."""
+    severity: _admin_pb2.AlertSeverity.ValueType
+    """How urgent: decides which channels take it. Not set: WARNING."""
+    message: _builtins.str
+    """What it says. At most 256 characters; empty: that it is a test."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        severity: _admin_pb2.AlertSeverity.ValueType = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "request_id", b"request_id", "severity", b"severity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendTestAlertRequest: _TypeAlias = SendTestAlertRequest  # noqa: Y015
+
+@_typing.final
+class SendTestAlertResponse(_message.Message):
+    """What came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___AlertChannelResult]:
+        """A result per channel that is set up, in the order of the settings."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___AlertChannelResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendTestAlertResponse: _TypeAlias = SendTestAlertResponse  # noqa: Y015
+
+@_typing.final
+class AlertChannelResult(_message.Message):
+    """What came of sending an alert over a channel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    DELIVERED_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    channel: _builtins.str
+    """Which one: log, email or slack."""
+    delivered: _builtins.bool
+    """True when it took the alert."""
+    problem: _builtins.str
+    """Why not: what the channel answered, or that it does not take alerts of this severity, or was not needed."""
+    def __init__(
+        self,
+        *,
+        channel: _builtins.str = ...,
+        delivered: _builtins.bool = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "delivered", b"delivered", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AlertChannelResult: _TypeAlias = AlertChannelResult  # noqa: Y015

@@ -110,6 +110,41 @@ class AdminServiceStub(object):
                 request_serializer=memoro_dot_v1_dot_admin__service__pb2.TriggerProcessingRequest.SerializeToString,
                 response_deserializer=memoro_dot_v1_dot_admin__service__pb2.TriggerProcessingResponse.FromString,
                 _registered_method=True)
+        self.GetAiCosts = channel.unary_unary(
+                '/memoro.v1.AdminService/GetAiCosts',
+                request_serializer=memoro_dot_v1_dot_admin__service__pb2.GetAiCostsRequest.SerializeToString,
+                response_deserializer=memoro_dot_v1_dot_admin__service__pb2.GetAiCostsResponse.FromString,
+                _registered_method=True)
+        self.GetCircuitBreaker = channel.unary_unary(
+                '/memoro.v1.AdminService/GetCircuitBreaker',
+                request_serializer=memoro_dot_v1_dot_admin__service__pb2.GetCircuitBreakerRequest.SerializeToString,
+                response_deserializer=memoro_dot_v1_dot_admin__service__pb2.GetCircuitBreakerResponse.FromString,
+                _registered_method=True)
+        self.ResetCircuitBreaker = channel.unary_unary(
+                '/memoro.v1.AdminService/ResetCircuitBreaker',
+                request_serializer=memoro_dot_v1_dot_admin__service__pb2.ResetCircuitBreakerRequest.SerializeToString,
+                response_deserializer=memoro_dot_v1_dot_admin__service__pb2.ResetCircuitBreakerResponse.FromString,
+                _registered_method=True)
+        self.SetBudget = channel.unary_unary(
+                '/memoro.v1.AdminService/SetBudget',
+                request_serializer=memoro_dot_v1_dot_admin__service__pb2.SetBudgetRequest.SerializeToString,
+                response_deserializer=memoro_dot_v1_dot_admin__service__pb2.SetBudgetResponse.FromString,
+                _registered_method=True)
+        self.SetPrice = channel.unary_unary(
+                '/memoro.v1.AdminService/SetPrice',
+                request_serializer=memoro_dot_v1_dot_admin__service__pb2.SetPriceRequest.SerializeToString,
+                response_deserializer=memoro_dot_v1_dot_admin__service__pb2.SetPriceResponse.FromString,
+                _registered_method=True)
+        self.VerifyLedger = channel.unary_unary(
+                '/memoro.v1.AdminService/VerifyLedger',
+                request_serializer=memoro_dot_v1_dot_admin__service__pb2.VerifyLedgerRequest.SerializeToString,
+                response_deserializer=memoro_dot_v1_dot_admin__service__pb2.VerifyLedgerResponse.FromString,
+                _registered_method=True)
+        self.SendTestAlert = channel.unary_unary(
+                '/memoro.v1.AdminService/SendTestAlert',
+                request_serializer=memoro_dot_v1_dot_admin__service__pb2.SendTestAlertRequest.SerializeToString,
+                response_deserializer=memoro_dot_v1_dot_admin__service__pb2.SendTestAlertResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -221,6 +256,57 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetAiCosts(self, request, context):
+        """Tells what the day's AI work has cost, of all tenants together: by operation, the latest calls, and what the house has
+        earned.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCircuitBreaker(self, request, context):
+        """Tells how the daily budgets stand: the deployment's, and a tenant's with those of its users.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetCircuitBreaker(self, request, context):
+        """Gives a budget as much again as it has for a day, and lets the jobs that wait because of it run as far as they fit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetBudget(self, request, context):
+        """Sets a daily budget, from now on. What is committed today counts against it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetPrice(self, request, context):
+        """Sets what an operation of a model costs from a time on. Prices of the past are never changed: jobs were charged by them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyLedger(self, request, context):
+        """Checks a tenant's ledger: that its hashes form one chain, that every entry sums to zero, and that the balance is what the
+        entries say. Goes as far as its time allows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SendTestAlert(self, request, context):
+        """Sends an alert over each channel that is set up, and tells what came of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -298,6 +384,41 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.TriggerProcessing,
                     request_deserializer=memoro_dot_v1_dot_admin__service__pb2.TriggerProcessingRequest.FromString,
                     response_serializer=memoro_dot_v1_dot_admin__service__pb2.TriggerProcessingResponse.SerializeToString,
+            ),
+            'GetAiCosts': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAiCosts,
+                    request_deserializer=memoro_dot_v1_dot_admin__service__pb2.GetAiCostsRequest.FromString,
+                    response_serializer=memoro_dot_v1_dot_admin__service__pb2.GetAiCostsResponse.SerializeToString,
+            ),
+            'GetCircuitBreaker': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCircuitBreaker,
+                    request_deserializer=memoro_dot_v1_dot_admin__service__pb2.GetCircuitBreakerRequest.FromString,
+                    response_serializer=memoro_dot_v1_dot_admin__service__pb2.GetCircuitBreakerResponse.SerializeToString,
+            ),
+            'ResetCircuitBreaker': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetCircuitBreaker,
+                    request_deserializer=memoro_dot_v1_dot_admin__service__pb2.ResetCircuitBreakerRequest.FromString,
+                    response_serializer=memoro_dot_v1_dot_admin__service__pb2.ResetCircuitBreakerResponse.SerializeToString,
+            ),
+            'SetBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetBudget,
+                    request_deserializer=memoro_dot_v1_dot_admin__service__pb2.SetBudgetRequest.FromString,
+                    response_serializer=memoro_dot_v1_dot_admin__service__pb2.SetBudgetResponse.SerializeToString,
+            ),
+            'SetPrice': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPrice,
+                    request_deserializer=memoro_dot_v1_dot_admin__service__pb2.SetPriceRequest.FromString,
+                    response_serializer=memoro_dot_v1_dot_admin__service__pb2.SetPriceResponse.SerializeToString,
+            ),
+            'VerifyLedger': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyLedger,
+                    request_deserializer=memoro_dot_v1_dot_admin__service__pb2.VerifyLedgerRequest.FromString,
+                    response_serializer=memoro_dot_v1_dot_admin__service__pb2.VerifyLedgerResponse.SerializeToString,
+            ),
+            'SendTestAlert': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendTestAlert,
+                    request_deserializer=memoro_dot_v1_dot_admin__service__pb2.SendTestAlertRequest.FromString,
+                    response_serializer=memoro_dot_v1_dot_admin__service__pb2.SendTestAlertResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -706,6 +827,195 @@ class AdminService(object):
             '/memoro.v1.AdminService/TriggerProcessing',
             memoro_dot_v1_dot_admin__service__pb2.TriggerProcessingRequest.SerializeToString,
             memoro_dot_v1_dot_admin__service__pb2.TriggerProcessingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAiCosts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoro.v1.AdminService/GetAiCosts',
+            memoro_dot_v1_dot_admin__service__pb2.GetAiCostsRequest.SerializeToString,
+            memoro_dot_v1_dot_admin__service__pb2.GetAiCostsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCircuitBreaker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoro.v1.AdminService/GetCircuitBreaker',
+            memoro_dot_v1_dot_admin__service__pb2.GetCircuitBreakerRequest.SerializeToString,
+            memoro_dot_v1_dot_admin__service__pb2.GetCircuitBreakerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetCircuitBreaker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoro.v1.AdminService/ResetCircuitBreaker',
+            memoro_dot_v1_dot_admin__service__pb2.ResetCircuitBreakerRequest.SerializeToString,
+            memoro_dot_v1_dot_admin__service__pb2.ResetCircuitBreakerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoro.v1.AdminService/SetBudget',
+            memoro_dot_v1_dot_admin__service__pb2.SetBudgetRequest.SerializeToString,
+            memoro_dot_v1_dot_admin__service__pb2.SetBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetPrice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoro.v1.AdminService/SetPrice',
+            memoro_dot_v1_dot_admin__service__pb2.SetPriceRequest.SerializeToString,
+            memoro_dot_v1_dot_admin__service__pb2.SetPriceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyLedger(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoro.v1.AdminService/VerifyLedger',
+            memoro_dot_v1_dot_admin__service__pb2.VerifyLedgerRequest.SerializeToString,
+            memoro_dot_v1_dot_admin__service__pb2.VerifyLedgerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendTestAlert(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoro.v1.AdminService/SendTestAlert',
+            memoro_dot_v1_dot_admin__service__pb2.SendTestAlertRequest.SerializeToString,
+            memoro_dot_v1_dot_admin__service__pb2.SendTestAlertResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,6 +63,24 @@ class AdminServiceStub:
     """Cancels jobs that wait. What runs goes on. Oldest first."""
     TriggerProcessing: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.TriggerProcessingRequest, _admin_service_pb2.TriggerProcessingResponse]
     """Lets what could run later run now: jobs that are put off, and jobs between two attempts."""
+    GetAiCosts: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetAiCostsRequest, _admin_service_pb2.GetAiCostsResponse]
+    """Tells what the day's AI work has cost, of all tenants together: by operation, the latest calls, and what the house has
+    earned.
+    """
+    GetCircuitBreaker: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetCircuitBreakerRequest, _admin_service_pb2.GetCircuitBreakerResponse]
+    """Tells how the daily budgets stand: the deployment's, and a tenant's with those of its users."""
+    ResetCircuitBreaker: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ResetCircuitBreakerRequest, _admin_service_pb2.ResetCircuitBreakerResponse]
+    """Gives a budget as much again as it has for a day, and lets the jobs that wait because of it run as far as they fit."""
+    SetBudget: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SetBudgetRequest, _admin_service_pb2.SetBudgetResponse]
+    """Sets a daily budget, from now on. What is committed today counts against it."""
+    SetPrice: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SetPriceRequest, _admin_service_pb2.SetPriceResponse]
+    """Sets what an operation of a model costs from a time on. Prices of the past are never changed: jobs were charged by them."""
+    VerifyLedger: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.VerifyLedgerRequest, _admin_service_pb2.VerifyLedgerResponse]
+    """Checks a tenant's ledger: that its hashes form one chain, that every entry sums to zero, and that the balance is what the
+    entries say. Goes as far as its time allows.
+    """
+    SendTestAlert: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SendTestAlertRequest, _admin_service_pb2.SendTestAlertResponse]
+    """Sends an alert over each channel that is set up, and tells what came of it."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -99,6 +117,24 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Cancels jobs that wait. What runs goes on. Oldest first."""
     TriggerProcessing: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.TriggerProcessingRequest, _admin_service_pb2.TriggerProcessingResponse]  # type: ignore[assignment]
     """Lets what could run later run now: jobs that are put off, and jobs between two attempts."""
+    GetAiCosts: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetAiCostsRequest, _admin_service_pb2.GetAiCostsResponse]  # type: ignore[assignment]
+    """Tells what the day's AI work has cost, of all tenants together: by operation, the latest calls, and what the house has
+    earned.
+    """
+    GetCircuitBreaker: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetCircuitBreakerRequest, _admin_service_pb2.GetCircuitBreakerResponse]  # type: ignore[assignment]
+    """Tells how the daily budgets stand: the deployment's, and a tenant's with those of its users."""
+    ResetCircuitBreaker: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ResetCircuitBreakerRequest, _admin_service_pb2.ResetCircuitBreakerResponse]  # type: ignore[assignment]
+    """Gives a budget as much again as it has for a day, and lets the jobs that wait because of it run as far as they fit."""
+    SetBudget: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SetBudgetRequest, _admin_service_pb2.SetBudgetResponse]  # type: ignore[assignment]
+    """Sets a daily budget, from now on. What is committed today counts against it."""
+    SetPrice: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SetPriceRequest, _admin_service_pb2.SetPriceResponse]  # type: ignore[assignment]
+    """Sets what an operation of a model costs from a time on. Prices of the past are never changed: jobs were charged by them."""
+    VerifyLedger: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.VerifyLedgerRequest, _admin_service_pb2.VerifyLedgerResponse]  # type: ignore[assignment]
+    """Checks a tenant's ledger: that its hashes form one chain, that every entry sums to zero, and that the balance is what the
+    entries say. Goes as far as its time allows.
+    """
+    SendTestAlert: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SendTestAlertRequest, _admin_service_pb2.SendTestAlertResponse]  # type: ignore[assignment]
+    """Sends an alert over each channel that is set up, and tells what came of it."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs the service. Every call needs the scope admin."""
@@ -222,5 +258,65 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.TriggerProcessingResponse, _abc.Awaitable[_admin_service_pb2.TriggerProcessingResponse]]:
         """Lets what could run later run now: jobs that are put off, and jobs between two attempts."""
+
+    @_abc_1.abstractmethod
+    def GetAiCosts(
+        self,
+        request: _admin_service_pb2.GetAiCostsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetAiCostsResponse, _abc.Awaitable[_admin_service_pb2.GetAiCostsResponse]]:
+        """Tells what the day's AI work has cost, of all tenants together: by operation, the latest calls, and what the house has
+        earned.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCircuitBreaker(
+        self,
+        request: _admin_service_pb2.GetCircuitBreakerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetCircuitBreakerResponse, _abc.Awaitable[_admin_service_pb2.GetCircuitBreakerResponse]]:
+        """Tells how the daily budgets stand: the deployment's, and a tenant's with those of its users."""
+
+    @_abc_1.abstractmethod
+    def ResetCircuitBreaker(
+        self,
+        request: _admin_service_pb2.ResetCircuitBreakerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ResetCircuitBreakerResponse, _abc.Awaitable[_admin_service_pb2.ResetCircuitBreakerResponse]]:
+        """Gives a budget as much again as it has for a day, and lets the jobs that wait because of it run as far as they fit."""
+
+    @_abc_1.abstractmethod
+    def SetBudget(
+        self,
+        request: _admin_service_pb2.SetBudgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.SetBudgetResponse, _abc.Awaitable[_admin_service_pb2.SetBudgetResponse]]:
+        """Sets a daily budget, from now on. What is committed today counts against it."""
+
+    @_abc_1.abstractmethod
+    def SetPrice(
+        self,
+        request: _admin_service_pb2.SetPriceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.SetPriceResponse, _abc.Awaitable[_admin_service_pb2.SetPriceResponse]]:
+        """Sets what an operation of a model costs from a time on. Prices of the past are never changed: jobs were charged by them."""
+
+    @_abc_1.abstractmethod
+    def VerifyLedger(
+        self,
+        request: _admin_service_pb2.VerifyLedgerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.VerifyLedgerResponse, _abc.Awaitable[_admin_service_pb2.VerifyLedgerResponse]]:
+        """Checks a tenant's ledger: that its hashes form one chain, that every entry sums to zero, and that the balance is what the
+        entries say. Goes as far as its time allows.
+        """
+
+    @_abc_1.abstractmethod
+    def SendTestAlert(
+        self,
+        request: _admin_service_pb2.SendTestAlertRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.SendTestAlertResponse, _abc.Awaitable[_admin_service_pb2.SendTestAlertResponse]]:
+        """Sends an alert over each channel that is set up, and tells what came of it."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -264,19 +264,23 @@ class JobUsage(_message.Message):
 
     INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    CHARGED_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
     """Tokens that went in."""
     output_tokens: _builtins.int
     """Tokens that came out."""
+    charged: _builtins.int
+    """What the job has cost, in micro-credits: set once it has ended."""
     def __init__(
         self,
         *,
         input_tokens: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
+        charged: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_tokens", b"input_tokens", "output_tokens", b"output_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charged", b"charged", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -308,6 +312,7 @@ class Job(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     RETRY_OF_FIELD_NUMBER: _builtins.int
+    COST_BOUND_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, made by the service."""
     kind: Global___JobKind.ValueType
@@ -330,6 +335,10 @@ class Job(_message.Message):
     """The sequence of its latest event."""
     retry_of: _builtins.str
     """The ended job whose work this one takes up again; empty for a job that no retry made."""
+    cost_bound: _builtins.int
+    """The most that it may cost, in micro-credits, as it was reckoned when it was accepted. So much is set aside until it has ended;
+    for a deferred job, when it is let go.
+    """
     @_builtins.property
     def memory_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The memories it works on."""
@@ -389,10 +398,11 @@ class Job(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         retry_of: _builtins.str = ...,
+        cost_bound: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "result", b"result", "run_time", b"run_time", "start_time", b"start_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "id", b"id", "kind", b"kind", "max_attempts", b"max_attempts", "memory_ids", b"memory_ids", "partial", b"partial", "priority", b"priority", "result", b"result", "retry_of", b"retry_of", "run_time", b"run_time", "sequence", b"sequence", "stages", b"stages", "start_time", b"start_time", "state", b"state", "usage", b"usage", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "cost_bound", b"cost_bound", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "id", b"id", "kind", b"kind", "max_attempts", b"max_attempts", "memory_ids", b"memory_ids", "partial", b"partial", "priority", b"priority", "result", b"result", "retry_of", b"retry_of", "run_time", b"run_time", "sequence", b"sequence", "stages", b"stages", "start_time", b"start_time", "state", b"state", "usage", b"usage", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -36,6 +36,10 @@ class _WebhookEventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Webh
     """`job.cancelled`: a caller's wish has ended a job."""
     WEBHOOK_EVENT_TYPE_WEBHOOK_DISABLED: _WebhookEventType.ValueType  # 4
     """`webhook.disabled`: another endpoint of the tenant was disabled, because it did not take what was sent to it."""
+    WEBHOOK_EVENT_TYPE_BALANCE_LOW: _WebhookEventType.ValueType  # 5
+    """`balance.low`: less credits are available than the tenant's `low_balance`. Told again after they were above it."""
+    WEBHOOK_EVENT_TYPE_SPEND_THRESHOLD: _WebhookEventType.ValueType  # 6
+    """`spend.threshold`: 50, 75 or 100 percent of a daily budget of the tenant or of one of its users are committed. Each once a day."""
 
 class WebhookEventType(_WebhookEventType, metaclass=_WebhookEventTypeEnumTypeWrapper):
     """What an event tells of. In the body that is sent its name is the `type`: lower case, in two parts (`job.succeeded`). More
@@ -52,6 +56,10 @@ WEBHOOK_EVENT_TYPE_JOB_CANCELLED: WebhookEventType.ValueType  # 3
 """`job.cancelled`: a caller's wish has ended a job."""
 WEBHOOK_EVENT_TYPE_WEBHOOK_DISABLED: WebhookEventType.ValueType  # 4
 """`webhook.disabled`: another endpoint of the tenant was disabled, because it did not take what was sent to it."""
+WEBHOOK_EVENT_TYPE_BALANCE_LOW: WebhookEventType.ValueType  # 5
+"""`balance.low`: less credits are available than the tenant's `low_balance`. Told again after they were above it."""
+WEBHOOK_EVENT_TYPE_SPEND_THRESHOLD: WebhookEventType.ValueType  # 6
+"""`spend.threshold`: 50, 75 or 100 percent of a daily budget of the tenant or of one of its users are committed. Each once a day."""
 Global___WebhookEventType: _TypeAlias = WebhookEventType  # noqa: Y015
 
 class _WebhookEndpointState:

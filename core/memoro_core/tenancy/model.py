@@ -18,9 +18,10 @@ class Scope(StrEnum):
     WRITE = "write"
     JOBS = "jobs"
     ADMIN = "admin"
+    BILLING = "billing"
 
 
-DEFAULT_SCOPES: Final = (Scope.READ, Scope.WRITE, Scope.JOBS)
+DEFAULT_SCOPES: Final = (Scope.READ, Scope.WRITE, Scope.JOBS, Scope.BILLING)
 """What a key may do when its maker does not say."""
 
 

@@ -1,0 +1,1 @@
+"""Prepaid credits: the ledger, holds, prices, usage, and daily budgets."""
