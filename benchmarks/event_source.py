@@ -48,7 +48,7 @@ class _StampedTail:
     def __init__(self, publish: Publish, redis: RedisClient) -> None:
         self._publish = publish
         self._redis = redis
-        self._unsent: list[dict[bytes, bytes]] = []
+        self._unsent: list[tuple[bytes, bytes]] = []
         self._sending: asyncio.Task[None] | None = None
         self.floor_bytes = 0
         self.published: list[tuple[str, int, int]] = []
@@ -63,7 +63,7 @@ class _StampedTail:
         # floor's bursts, of jobs that begin at once, would be spread out, each entry stamped when the one before is in.
         for event in events:
             message = event.seq.to_bytes(SEQUENCE_BYTES, "big").ljust(self.floor_bytes, b"\0")
-            self._unsent.append({b"name": str(job_id).encode(), b"message": message})
+            self._unsent.append((str(job_id).encode(), message))
         if self._sending is None:
             self._sending = asyncio.create_task(self._send())
 
@@ -71,8 +71,8 @@ class _StampedTail:
         while self._unsent:
             batch, self._unsent = self._unsent, []
             pipeline = self._redis.pipeline(transaction=False)
-            for entry in batch:
-                pipeline.xadd(STREAM, entry, maxlen=10_000)
+            for name, message in batch:
+                pipeline.xadd(STREAM, {b"name": name, b"message": message}, maxlen=10_000)
             await pipeline.execute()
         self._sending = None
 

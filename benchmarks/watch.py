@@ -2,8 +2,8 @@
 
 The floor is `XADD`, `XREAD BLOCK` in a bare grpc.aio server, and a message of the same size on a bare stream; the jobs,
 their writes to PostgreSQL, the number of streams and of connections, and the bursts in which a worker that begins many
-jobs at once sends are the same. Then many watches are held open on one server process
-while jobs go on: what they cost it in connections to Redis and in memory, and whether each is told of its job's end.
+jobs at once sends are the same. Then many watches are held open on one server process while jobs go on: what they cost
+it in connections to Redis and in memory, and whether each is told of its job's end.
 """
 
 from __future__ import annotations
