@@ -76,8 +76,8 @@ async def work(settings: Settings, stop: asyncio.Event, *, handlers: MakeHandler
                 )
             )
             stack.push_async_callback(end_task, standing_in)
-            # What was loaded to start stays for good. Looking at it again, each full collection of garbage would hold all
-            # jobs up for a tenth of a second.
+            # What was loaded to start stays for good. Looking at it again, each full collection of garbage would hold
+            # all jobs up for a tenth of a second.
             gc.collect()
             gc.freeze()
             listening = asyncio.create_task(
