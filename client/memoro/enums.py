@@ -131,6 +131,8 @@ class WebhookEventType(StrEnum):
     JOB_FAILED = "JOB_FAILED"
     JOB_CANCELLED = "JOB_CANCELLED"
     WEBHOOK_DISABLED = "WEBHOOK_DISABLED"
+    BALANCE_LOW = "BALANCE_LOW"
+    SPEND_THRESHOLD = "SPEND_THRESHOLD"
 
 
 class WebhookEndpointState(StrEnum):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 
+from memoro_core.billing.calendar import Calendar
+from memoro_core.billing.service import BillingService
 from memoro_core.clock import Clock, SystemClock
 from memoro_core.graph.service import GraphService
 from memoro_core.jobs.cron import Cron, time_zone_of
@@ -38,6 +40,8 @@ from memoro_core.memory.service import MemoryService
 from memoro_core.memory.words import WordVectors
 from memoro_core.outbound.sender import open_sender
 from memoro_core.postgres.answer_store import PostgresAnswerStore
+from memoro_core.postgres.credit_holds import CreditHolds
+from memoro_core.postgres.credit_store import PostgresCreditStore
 from memoro_core.postgres.database import Database, open_database
 from memoro_core.postgres.deferral_store import PostgresDeferralStore
 from memoro_core.postgres.embedding_model import check_embedding_model
@@ -99,6 +103,8 @@ class Container:
     hints: HintQueue
     event_tail: EventTail
     recurring: Recurring
+    billing: BillingService
+    credit_holds: CreditHolds
     webhooks: WebhooksService
     webhook_deliverer: WebhookDeliverer
 
@@ -168,7 +174,10 @@ async def open_container(
             max_attempts=settings.job_max_attempts,
         )
         stack.push_async_callback(memories.close)
-        recurring = _recurring(settings, database, clock)
+        calendar = Calendar(time_zone_of(settings.time_zone))
+        credit_holds = CreditHolds(calendar, margin_basis_points=settings.margin_basis_points)
+        billing = BillingService(PostgresCreditStore(database), clock)
+        recurring = _recurring(settings, database, billing, clock)
         stack.push_async_callback(recurring.close)
         webhook_store = PostgresWebhookStore(database)
         seal = SecretSeal(settings.secret_key.get_secret_value() if settings.secret_key else None)
@@ -213,6 +222,8 @@ async def open_container(
             hints=hints,
             event_tail=tail,
             recurring=recurring,
+            billing=billing,
+            credit_holds=credit_holds,
             webhooks=WebhooksService(webhook_store, seal, clock, allow_private=settings.webhook_allow_private),
             webhook_deliverer=WebhookDeliverer(
                 webhook_store,
@@ -226,14 +237,18 @@ async def open_container(
         )
 
 
-def _recurring(settings: Settings, database: Database, clock: Clock) -> Recurring:
+def _recurring(settings: Settings, database: Database, billing: BillingService, clock: Clock) -> Recurring:
     retention = Retention(
         PostgresRetentionStore(database),
         PostgresRequestStore(database),
         RetentionPolicy(timedelta(seconds=settings.kept_succeeded), timedelta(seconds=settings.kept_failed)),
     )
-    cron = Cron(settings.retention_schedule, time_zone_of(settings.time_zone))
-    return Recurring(PostgresScheduleStore(database), [Schedule("retention", cron, retention.sweep)], clock)
+    zone = time_zone_of(settings.time_zone)
+    schedules = [
+        Schedule("retention", Cron(settings.retention_schedule, zone), retention.sweep),
+        Schedule("credits.expire", Cron("* * * * *", zone), billing.expire),
+    ]
+    return Recurring(PostgresScheduleStore(database), schedules, clock)
 
 
 def _handlers(

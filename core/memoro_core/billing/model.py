@@ -115,6 +115,18 @@ class HoldState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """What is set aside for a job that has not ended: `scopes` are the budgets of `day` in which it is reserved."""
+
+    job_id: JobId
+    user_id: UserId
+    amount: int
+    margin_basis_points: int
+    day: date
+    scopes: Sequence[BudgetScope]
+
+
+@dataclass(frozen=True, slots=True)
 class HoldRequest:
     """A job to be accepted, and the most that it may cost (0: nothing, which always is held)."""
 
@@ -255,3 +267,23 @@ class LedgerFilter:
     job_id: JobId | None = None
     created_from: datetime | None = None
     created_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What came of checking a ledger: how many entries were, and the first that is wrong (0: none is).
+
+    `complete` says that the check came to the end of the ledger, and compared the account with it. `head_hash` is that
+    of the last entry that was checked.
+    """
+
+    entries: int
+    head_hash: bytes
+    first_invalid_seq: int = 0
+    problem: str = ""
+    complete: bool = True
+
+    @property
+    def valid(self) -> bool:
+        """Nothing is wrong with what was checked."""
+        return not self.problem

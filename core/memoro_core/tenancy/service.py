@@ -42,7 +42,7 @@ class TenancyService:
         """One tenant. Raises TENANT_NOT_FOUND."""
         tenant = await self._store.get_tenant(tenant_id)
         if tenant is None:
-            raise _no_tenant(tenant_id)
+            raise tenant_not_found(tenant_id)
         return tenant
 
     async def list_tenants(self, *, size: int, position: tuple[str, ...] | None) -> Page[Tenant]:
@@ -78,7 +78,7 @@ class TenancyService:
             tenant_id, display_name=None, tier=None, state=state, version=None, now=self._clock.now()
         )
         if changed is None:
-            raise _no_tenant(tenant_id)
+            raise tenant_not_found(tenant_id)
         return changed
 
     async def create_api_key(
@@ -162,7 +162,7 @@ def tenant_exists(name: str) -> MemoroError:
     )
 
 
-def _no_tenant(tenant_id: TenantId) -> MemoroError:
+def tenant_not_found(tenant_id: TenantId) -> MemoroError:
     return MemoroError(Code.NOT_FOUND, Reason.TENANT_NOT_FOUND, f"no tenant {tenant_id}")
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from types import MappingProxyType
 from typing import Any, Final
 
 from pydantic_core import to_json
 
-from memoro_core.ids import EventId, WebhookEndpointId, new_id
+from memoro_core.billing.model import BudgetKey
+from memoro_core.ids import EventId, TenantId, WebhookEndpointId, new_id
 from memoro_core.jobs.model import Finish, Job, JobState
 from memoro_core.webhooks.model import WebhookEvent, WebhookEventType
 
@@ -48,6 +49,31 @@ def webhook_disabled(endpoint_id: WebhookEndpointId, url: str, error: str, now: 
     """That an endpoint was disabled, and what its last attempt failed of."""
     data = {"endpoint_id": endpoint_id, "url": url, "error": error, "disable_time": _time(now)}
     return _event(WebhookEventType.WEBHOOK_DISABLED, data, now)
+
+
+def balance_low(tenant_id: TenantId, available: int, low_balance: int, now: datetime) -> WebhookEvent:
+    """That less is available than the tenant wants to have at least. Amounts are in micro-credits."""
+    data = {"tenant_id": tenant_id, "available": available, "low_balance": low_balance}
+    return _event(WebhookEventType.BALANCE_LOW, data, now)
+
+
+def spend_threshold(
+    key: BudgetKey, percent: int, *, committed: int, limit: int, day: date, now: datetime
+) -> WebhookEvent:
+    """That so many percent of a daily budget of the tenant, or of one of its users, are set aside or spent.
+
+    `limit` is what may be committed on this day. Amounts are in micro-credits.
+    """
+    data = {
+        "tenant_id": key.tenant_id,
+        "scope": key.scope,
+        "user_id": key.user_id or "",
+        "day": day,
+        "percent": percent,
+        "committed": committed,
+        "limit": limit,
+    }
+    return _event(WebhookEventType.SPEND_THRESHOLD, data, now)
 
 
 def _event(kind: WebhookEventType, data: Mapping[str, Any], now: datetime) -> WebhookEvent:

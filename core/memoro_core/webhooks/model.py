@@ -25,6 +25,8 @@ class WebhookEventType(StrEnum):
     JOB_FAILED = "job.failed"
     JOB_CANCELLED = "job.cancelled"
     WEBHOOK_DISABLED = "webhook.disabled"
+    BALANCE_LOW = "balance.low"
+    SPEND_THRESHOLD = "spend.threshold"
 
 
 class WebhookEndpointState(StrEnum):

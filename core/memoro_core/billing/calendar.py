@@ -1,0 +1,24 @@
+"""Days, as budgets count them: in the time zone of the deployment."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+
+
+class Calendar:
+    """Tells the day of a moment, and when it ends."""
+
+    def __init__(self, zone: tzinfo) -> None:
+        self._zone = zone
+
+    def day(self, now: datetime) -> date:
+        """The date of a moment."""
+        return now.astimezone(self._zone).date()
+
+    def day_end(self, now: datetime) -> datetime:
+        """The first moment of the following day, in UTC.
+
+        Where clocks are put forward at midnight, that is the moment at which they are.
+        """
+        following = self.day(now) + timedelta(days=1)
+        return datetime.combine(following, time.min, tzinfo=self._zone).astimezone(UTC)
