@@ -21,9 +21,10 @@ CREATE TABLE credit_accounts (
     last_hash      bytea       NOT NULL DEFAULT '',
     CONSTRAINT credit_accounts_balanced CHECK (granted = available + held + spent + expired + refunded)
 ) WITH (fillfactor = 50);
+CREATE INDEX credit_accounts_expiring ON credit_accounts (next_expiry_at) WHERE next_expiry_at IS NOT NULL;
 COMMENT ON COLUMN credit_accounts.low_balance IS 'Below so much available the tenant is told, once; 0: never.';
 COMMENT ON COLUMN credit_accounts.is_low IS 'The tenant has been told, and has not been above since.';
-COMMENT ON COLUMN credit_accounts.next_expiry_at IS 'The earliest expiry of a grant that has something left: from then on, see to the grants first.';
+COMMENT ON COLUMN credit_accounts.next_expiry_at IS 'Not after the earliest expiry to come of a grant that has something left: from then on, see to the grants first.';
 COMMENT ON COLUMN credit_accounts.last_hash IS 'The hash of the entry numbered last_seq; empty before the first.';
 
 -- A row is a whole transaction: a column per account, and the check that they sum to zero.
@@ -57,8 +58,9 @@ COMMENT ON COLUMN ledger_entries.granted IS 'The source of all grants: never pos
 COMMENT ON COLUMN ledger_entries.loss IS 'What the house pays itself: never positive.';
 COMMENT ON COLUMN ledger_entries.hash IS 'SHA-256 over the hash of the entry before and all other columns; see memoro_core.billing.ledger.';
 -- A job's money is set aside once and given back once.
-CREATE UNIQUE INDEX ledger_entries_one_hold ON ledger_entries (tenant_id, job_id) WHERE kind = 'HOLD';
-CREATE UNIQUE INDEX ledger_entries_one_end ON ledger_entries (tenant_id, job_id) WHERE kind IN ('SETTLEMENT', 'RELEASE');
+CREATE UNIQUE INDEX ledger_entries_by_job
+    ON ledger_entries (tenant_id, job_id, (CASE kind WHEN 'EXTENSION' THEN seq WHEN 'HOLD' THEN 0 ELSE -1 END))
+    WHERE job_id IS NOT NULL;
 CREATE INDEX ledger_entries_by_time ON ledger_entries USING brin (created_at);
 -- What a tenant's jobs were charged in some days.
 CREATE INDEX ledger_entries_settled ON ledger_entries (tenant_id, created_at) INCLUDE (available, held, job_id)
@@ -85,7 +87,6 @@ CREATE TABLE credit_grants (
 );
 COMMENT ON TABLE credit_grants IS 'What is left of all of a tenant''s grants is what it has available and held, to the micro-credit.';
 CREATE INDEX credit_grants_left ON credit_grants (tenant_id, priority, expires_at, grant_id) WHERE remaining > 0;
-CREATE INDEX credit_grants_expiring ON credit_grants (expires_at) WHERE remaining > 0 AND expires_at IS NOT NULL;
 
 CREATE TABLE credit_holds (
     tenant_id           uuid        NOT NULL,

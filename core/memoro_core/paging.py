@@ -19,6 +19,8 @@ T = TypeVar("T")
 DEFAULT_PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 500
 _DIGEST_BYTES: Final = 12
+_MAX_DIGITS: Final = 18
+"""Which a bigint can hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,14 @@ def identifier(position: Sequence[str], place: int = 0) -> UUID:
     if parsed is None:
         raise bad_token()
     return parsed
+
+
+def ordinal(position: Sequence[str], place: int = 0) -> int:
+    """The number at that place of a position. Raises PAGE_TOKEN_INVALID, as `identifier` does."""
+    text = position[place] if place < len(position) else ""
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
+        raise bad_token()
+    return int(text)
 
 
 def encode_token(list_key: str, position: Sequence[str] | None) -> str:

@@ -54,6 +54,8 @@ def failure_of(error: MemoroError) -> Failure:
         subject = _cut(error.metadata.get("limit", ""))
         violation = error_details_pb2.QuotaFailure.Violation(subject=subject, description=message)
         details.append(error_details_pb2.QuotaFailure(violations=[violation]))
+    if error.reason is Reason.INSUFFICIENT_CREDITS:
+        details.append(_too_few_credits(error))
     trailers: list[tuple[str, str | bytes]] = []
     if error.retry_after is not None:
         retry = error_details_pb2.RetryInfo()
@@ -104,6 +106,14 @@ def deadline_exceeded() -> MemoroError:
 def method_unknown(path: str) -> MemoroError:
     """UNIMPLEMENTED / METHOD_UNKNOWN."""
     return MemoroError(Code.UNIMPLEMENTED, Reason.METHOD_UNKNOWN, f"no method {_cut(path)}")
+
+
+def _too_few_credits(error: MemoroError) -> error_details_pb2.PreconditionFailure:
+    subject, need, have = (_cut(error.metadata.get(name, "")) for name in ("tenant_id", "need", "have"))
+    violation = error_details_pb2.PreconditionFailure.Violation(
+        type="CREDITS", subject=subject, description=f"needs {need} micro-credits, has {have}"
+    )
+    return error_details_pb2.PreconditionFailure(violations=[violation])
 
 
 def _failure(

@@ -75,7 +75,7 @@ class Operations:
 def operations_of(domain: Domain, tail: EventTail) -> Operations:
     """The service over the domain's database."""
     database = domain.database
-    queues, retries = PostgresQueueStore(database), PostgresRetryStore(database)
+    queues, retries = PostgresQueueStore(database, domain.holds), PostgresRetryStore(database)
     deferrals = deferrals_of(database)
     service = OperationsService(
         queues,

@@ -47,6 +47,7 @@ async def work(settings: Settings, stop: asyncio.Event, *, handlers: MakeHandler
                     container.scheduler,
                     Dispatcher(container.waiting, container.hints, container.clock),
                     container.recurring,
+                    container.queue_monitor,
                     Leadership(settings, SCHEDULER_LOCK),
                     interval=settings.scheduler_interval,
                     poll=settings.scheduler_poll,
@@ -60,6 +61,12 @@ async def work(settings: Settings, stop: asyncio.Event, *, handlers: MakeHandler
                 )
             )
             stack.push_async_callback(end_task, delivering)
+            alerting = asyncio.create_task(
+                container.alert_deliverer.run(
+                    stop, grace=settings.drain_grace, told=lambda state: metrics.alert_attempts.labels(state).inc()
+                )
+            )
+            stack.push_async_callback(end_task, alerting)
             slots = Slots(settings.worker_concurrency, prefetch=settings.worker_prefetch)
             broker = await stack.enter_async_context(open_broker(settings, slots, stop))
             own_queue = OwnQueue(
@@ -83,6 +90,7 @@ async def work(settings: Settings, stop: asyncio.Event, *, handlers: MakeHandler
                 "listening": listening,
                 "scheduling": scheduling,
                 "delivering": delivering,
+                "alerting": alerting,
                 "standing in": standing_in,
             }
             await asyncio.wait(parts.values(), return_when=asyncio.FIRST_COMPLETED)
@@ -93,7 +101,7 @@ async def work(settings: Settings, stop: asyncio.Event, *, handlers: MakeHandler
                         logger.error("a part of the worker ended", part=name, exc_info=part.exception())
                 failed = True
             stop.set()
-            await asyncio.gather(listening, delivering, return_exceptions=failed)
+            await asyncio.gather(listening, delivering, alerting, return_exceptions=failed)
     except (MemoroError, OSError) as error:
         logger.error("the worker can't run", reason=str(error))
         return 1

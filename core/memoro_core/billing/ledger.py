@@ -84,8 +84,13 @@ def replay(tenant_id: TenantId, entries: Iterable[LedgerEntry]) -> CreditAccount
     """The account that all entries of a tenant make, without what is set by hand or reckoned from grants."""
     account = CreditAccount(tenant_id)
     for entry in entries:
-        account = _moved(account, entry.postings, entry.seq, entry.hash)
+        account = after(account, entry)
     return account
+
+
+def after(account: CreditAccount, entry: LedgerEntry) -> CreditAccount:
+    """An account after one more entry, whatever is to be said of that entry."""
+    return _moved(account, entry.postings, entry.seq, entry.hash)
 
 
 def entry_hash(previous: bytes, entry: LedgerEntry) -> bytes:
@@ -109,10 +114,10 @@ def problem_of(account: CreditAccount, entry: LedgerEntry) -> str:
         return f"entry {account.last_seq + 1} is missing"
     if sum(entry.postings.values()) != 0:
         return "its postings do not sum to zero"
-    after = _moved(account, entry.postings, entry.seq, entry.hash)
-    if (entry.available_after, entry.held_after) != (after.available, after.held):
+    then = after(account, entry)
+    if (entry.available_after, entry.held_after) != (then.available, then.held):
         return "what it says was available and held after it is not what the entries make"
-    if min(after.available, after.held) < 0:
+    if min(then.available, then.held) < 0:
         return "it takes what is not there"
     if entry_hash(account.last_hash, entry) != entry.hash:
         return "its hash does not fit it and the entry before it"

@@ -13,7 +13,7 @@ from memoro_core.billing import budgets, notices
 from memoro_core.billing.admission import admit, hold
 from memoro_core.billing.calendar import Calendar
 from memoro_core.billing.errors import insufficient_credits
-from memoro_core.billing.grants import changed_by, changed_last, consume, expire, lapse
+from memoro_core.billing.grants import changed_by, consume
 from memoro_core.billing.ledger import Movement, post
 from memoro_core.billing.model import (
     DEPLOYMENT,
@@ -35,21 +35,13 @@ from memoro_core.billing.model import (
 from memoro_core.billing.settlement import Settlement, settle
 from memoro_core.ids import JobId, TenantId, UserId
 from memoro_core.postgres.alert_store import raise_alert_in
-from memoro_core.postgres.credit_rows import (
-    account_of,
-    budget_of,
-    budget_row,
-    expire_in,
-    expiring,
-    grants_left_in,
-    hold_of,
-    post_in,
-    write_grants_in,
-)
+from memoro_core.postgres.credit_posting import expire_in, grants_left_in, move_in
+from memoro_core.postgres.credit_rows import account_of, budget_of, budget_row, hold_of
 from memoro_core.postgres.database import Connection
 from memoro_core.postgres.queries import load_queries
 from memoro_core.postgres.webhook_store import announce_in
 from memoro_core.webhooks.events import balance_low, spend_threshold
+from memoro_core.webhooks.model import WebhookEvent
 
 _SQL: Final = load_queries("credits")
 _HELD: Final = Held()
@@ -80,8 +72,7 @@ class CreditHolds:
         account, days = await self._lock(connection, tenant_id, {request.user_id for request in paid}, day)
         if account is None:
             return [Refused(request.bound, 0) if request.bound else _HELD for request in requests]
-        if expiring(account, now):
-            account = await expire_in(connection, account, now=now)
+        account = await expire_in(connection, account, now=now)
         known: list[JobId] = []
         while True:
             admission = admit(
@@ -117,7 +108,10 @@ class CreditHolds:
             if not rows:
                 break
             known += [row["job_id"] for row in rows]
-        await self._tell(connection, after, is_low, told, now=now)
+        if is_low:
+            event = balance_low(tenant_id, after.available, after.low_balance, now)
+            await announce_in(connection, tenant_id, [event], now=now)
+        await _tell(connection, tenant_id, told, now=now)
         return admission.verdicts
 
     async def extend_in(
@@ -140,7 +134,7 @@ class CreditHolds:
         else:
             found = hold_of(row)
             account, days = await self._lock_for(connection, tenant_id, found)
-        if account is not None and expiring(account, now):
+        if account is not None:
             account = await expire_in(connection, account, now=now)
         if account is None or account.available < amount:
             raise insufficient_credits(tenant_id, amount, account.available if account else 0)
@@ -149,10 +143,8 @@ class CreditHolds:
             {LedgerAccount.AVAILABLE: -amount, LedgerAccount.HELD: amount},
             Cause(job_id),
         )
-        account, entries = post(account, [movement], now)
-        account, is_low = notices.tell_low(account)
         told = [budgets.tell(budgets.extend(budget, amount, now)) for budget in days]
-        await post_in(connection, account, entries, now=now)
+        await move_in(connection, account, [movement], await grants_left_in(connection, account), (), now=now)
         await connection.execute(
             _SQL["extend_hold"],
             tenant_id,
@@ -166,7 +158,7 @@ class CreditHolds:
         )
         if told:
             await connection.execute(_SQL["reserve"], found.day, [budget_row(budget) for budget, _ in told])
-        await self._tell(connection, account, is_low, told, now=now)
+        await _tell(connection, tenant_id, told, now=now)
 
     async def resolve_in(
         self, connection: Connection, tenant_id: TenantId, job_ids: Sequence[JobId], *, now: datetime
@@ -190,14 +182,8 @@ class CreditHolds:
         account = account_of(row)
         grants = await grants_left_in(connection, account)
         used = consume(grants, sum(settlement.charged for settlement in settled))
-        grants = changed_by(grants, used)
-        held = account.held - sum(found.amount for found in holds)
-        expired = expire(grants, held, now)
-        movements = [settlement.movement for settlement in settled] + [lapse(grant, lost) for grant, lost in expired]
-        account, entries = post(account, movements, now)
-        account, is_low = notices.tell_low(account)
-        await post_in(connection, account, entries, now=now)
-        await write_grants_in(connection, account, changed_last(used, [grant for grant, _ in expired]))
+        movements = [settlement.movement for settlement in settled]
+        await move_in(connection, account, movements, changed_by(grants, used), used, now=now)
         await connection.execute(
             _SQL["end_holds"],
             tenant_id,
@@ -209,7 +195,6 @@ class CreditHolds:
         for settlement in settled:
             if settlement.above_bound:
                 await raise_alert_in(connection, notices.bill_above_bound(tenant_id, settlement, now))
-        await self._tell(connection, account, is_low, (), now=now)
         return {settlement.hold.job_id: settlement.charged for settlement in settled}
 
     async def _lock(
@@ -243,34 +228,21 @@ class CreditHolds:
         )
         return _locked(rows)
 
-    async def _tell(
-        self,
-        connection: Connection,
-        account: CreditAccount,
-        is_low: bool,
-        told: Sequence[tuple[BudgetDay, Sequence[int]]],
-        *,
-        now: datetime,
-    ) -> None:
-        """Tells operators and the tenant what this transaction has brought about."""
-        tenant_id = account.tenant_id
-        events = [balance_low(tenant_id, account.available, account.low_balance, now)] if is_low else []
-        for budget, percents in told:
-            for percent in percents:
-                await raise_alert_in(connection, notices.budget_threshold(budget, percent, now))
-                if budget.key.scope is not BudgetScope.DEPLOYMENT:
-                    events.append(
-                        spend_threshold(
-                            budget.key,
-                            percent,
-                            committed=budget.committed,
-                            limit=budget.ceiling,
-                            day=budget.day,
-                            now=now,
-                        )
-                    )
-        if events:
-            await announce_in(connection, tenant_id, events, now=now)
+
+async def _tell(
+    connection: Connection, tenant_id: TenantId, told: Sequence[tuple[BudgetDay, Sequence[int]]], *, now: datetime
+) -> None:
+    """Tells operators, and the tenant of its own budgets, which thresholds this transaction has crossed."""
+    events: list[WebhookEvent] = []
+    for budget, percents in told:
+        for percent in percents:
+            await raise_alert_in(connection, notices.budget_threshold(budget, percent, now))
+            if budget.key.scope is not BudgetScope.DEPLOYMENT:
+                committed, limit = budget.committed, budget.ceiling
+                event = spend_threshold(budget.key, percent, committed=committed, limit=limit, day=budget.day, now=now)
+                events.append(event)
+    if events:
+        await announce_in(connection, tenant_id, events, now=now)
 
 
 def _locked(rows: Sequence[Record]) -> tuple[CreditAccount | None, Sequence[BudgetDay]]:

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-import dataclasses
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from memoro_core.billing import notices
-from memoro_core.billing.grants import changed_last, expire, lapse, next_expiry
-from memoro_core.billing.ledger import Movement, post
-from memoro_core.billing.model import Balance, Cause, CreditAccount, EntryKind, Grant, LedgerAccount
+from memoro_core.billing.adjustments import give, set_available
+from memoro_core.billing.grants import changed_last
+from memoro_core.billing.model import (
+    Balance,
+    Cause,
+    CreditAccount,
+    Grant,
+    LedgerEntry,
+    LedgerFilter,
+    Verification,
+)
+from memoro_core.billing.verification import LedgerCheck
 from memoro_core.idempotency import Idempotency
-from memoro_core.ids import TenantId
+from memoro_core.ids import GrantId, TenantId
 from memoro_core.postgres.answer_store import answered_before_in
-from memoro_core.postgres.credit_rows import account_of, grant_of, grants_left_in, post_in, write_grants_in
+from memoro_core.postgres.credit_posting import expire_in, grants_left_in, move_in
+from memoro_core.postgres.credit_rows import account_of, entry_of, grant_of
 from memoro_core.postgres.database import Connection, Database
 from memoro_core.postgres.queries import load_queries
-from memoro_core.postgres.webhook_store import announce_in
 from memoro_core.tenancy.service import tenant_not_found
-from memoro_core.webhooks.events import balance_low
 
 _SQL: Final = load_queries("credits")
 _SHOWN_GRANTS: Final = 100
+_CHECKED_AT_ONCE: Final = 1000
 
 
 class PostgresCreditStore:
@@ -40,20 +48,86 @@ class PostgresCreditStore:
         self, tenant_id: TenantId, grant: Grant, cause: Cause, idempotency: Idempotency | None, *, now: datetime
     ) -> tuple[Grant, Balance]:
         async with self._database.tenant_tx(tenant_id) as connection:
+            # The account is locked first: a request id is remembered for tenants that there are.
+            account = await _lock_in(connection, tenant_id)
             answer = await answered_before_in(connection, tenant_id, idempotency, {"id": str(grant.id)}, now=now)
             if answer is None:
-                account = await _lock_in(connection, tenant_id)
-                movement = Movement(
-                    EntryKind.GRANT,
-                    {LedgerAccount.GRANTED: -grant.amount, LedgerAccount.AVAILABLE: grant.amount},
-                    cause,
-                )
-                await _move_in(connection, account, [movement], [grant], now=now)
-            row = await connection.fetchrow(
-                _SQL["find_grant"], tenant_id, UUID(str(answer["id"])) if answer else grant.id
-            )
-            assert row is not None
+                grants = [*await grants_left_in(connection, account), grant]
+                await move_in(connection, account, [give(account, grant, cause, now)], grants, [grant], now=now)
+            made = grant.id if answer is None else UUID(str(answer["id"]))
+            row = await connection.fetchrow(_SQL["find_grant"], tenant_id, made)
+            assert row is not None, "grants are kept"
             return grant_of(row), await _balance_in(connection, tenant_id)
+
+    async def set_balance(
+        self,
+        tenant_id: TenantId,
+        grant_id: GrantId,
+        available: int | None,
+        low_balance: int | None,
+        cause: Cause,
+        idempotency: Idempotency | None,
+        *,
+        now: datetime,
+    ) -> Balance:
+        async with self._database.tenant_tx(tenant_id) as connection:
+            account = await _lock_in(connection, tenant_id)
+            if await answered_before_in(connection, tenant_id, idempotency, {}, now=now) is None:
+                account = await expire_in(connection, account, now=now)
+                grants = await grants_left_in(connection, account)
+                wanted = account.available if available is None else available
+                movements, changed = set_available(account, grants, wanted, grant_id, cause, now)
+                left = changed_last(grants, changed)
+                await move_in(connection, account, movements, left, changed, low_balance=low_balance, now=now)
+            return await _balance_in(connection, tenant_id)
+
+    async def list_entries(
+        self, tenant_id: TenantId, entry_filter: LedgerFilter, *, limit: int, before: int | None
+    ) -> Sequence[LedgerEntry]:
+        async with self._database.tenant_tx(tenant_id) as connection:
+            rows = await connection.fetch(
+                _SQL["list_entries"],
+                tenant_id,
+                list(entry_filter.kinds),
+                entry_filter.job_id,
+                entry_filter.created_from,
+                entry_filter.created_until,
+                before,
+                limit,
+            )
+            if not rows:
+                await _account_in(connection, tenant_id)
+        return [entry_of(row) for row in rows]
+
+    async def expiring(self, *, now: datetime, limit: int) -> Sequence[TenantId]:
+        async with self._database.system_tx() as connection:
+            rows = await connection.fetch(_SQL["expiring"], now, limit)
+        return [row["tenant_id"] for row in rows]
+
+    async def expire_due(self, tenant_id: TenantId, *, now: datetime) -> None:
+        async with self._database.tenant_tx(tenant_id) as connection:
+            await expire_in(connection, await _lock_in(connection, tenant_id), now=now)
+
+    async def verify(self, tenant_id: TenantId, *, within: float) -> Verification:
+        until = time.monotonic() + within
+        async with self._database.tenant_tx(tenant_id) as connection:
+            account = await _account_in(connection, tenant_id, lock=True)
+            beside = await connection.fetchrow(_SQL["sums_beside_ledger"], tenant_id)
+        assert beside is not None
+        check = LedgerCheck(account)
+        # What an entry says never changes, so that each batch may be read in a transaction of its own.
+        while check.replayed.last_seq < account.last_seq:
+            if time.monotonic() >= until:
+                return check.broken_off()
+            async with self._database.tenant_tx(tenant_id) as connection:
+                rows = await connection.fetch(
+                    _SQL["entries_from"], tenant_id, check.replayed.last_seq, account.last_seq, _CHECKED_AT_ONCE
+                )
+            if not rows:
+                break
+            if (wrong := check.add(entry_of(row) for row in rows)) is not None:
+                return wrong
+        return check.end(last_seq=beside["last_seq"], remaining=int(beside["remaining"]), held=int(beside["held"]))
 
 
 async def _lock_in(connection: Connection, tenant_id: TenantId) -> CreditAccount:
@@ -67,34 +141,15 @@ async def _lock_in(connection: Connection, tenant_id: TenantId) -> CreditAccount
     return account_of(row)
 
 
-async def _balance_in(connection: Connection, tenant_id: TenantId) -> Balance:
-    row = await connection.fetchrow(_SQL["find_account"], tenant_id)
+async def _account_in(connection: Connection, tenant_id: TenantId, *, lock: bool = False) -> CreditAccount:
+    """The account; an empty one of a tenant that never had credits. Raises TENANT_NOT_FOUND."""
+    row = await connection.fetchrow(_SQL["lock_account"], tenant_id) if lock else None
+    row = row or await connection.fetchrow(_SQL["find_account"], tenant_id)
     if row is None:
         raise tenant_not_found(tenant_id)
-    account = account_of(row)
+    return account_of(row)
+
+
+async def _balance_in(connection: Connection, tenant_id: TenantId) -> Balance:
+    account = await _account_in(connection, tenant_id)
     return Balance(account, await grants_left_in(connection, account, limit=_SHOWN_GRANTS))
-
-
-async def _move_in(
-    connection: Connection,
-    account: CreditAccount,
-    movements: Sequence[Movement],
-    changed: Sequence[Grant],
-    *,
-    now: datetime,
-) -> None:
-    """Writes movements of an account that is locked, with the grants that they change, and what then expires."""
-    grants = [*await grants_left_in(connection, account)]
-    grants = list({grant.id: grant for grant in (*grants, *changed)}.values())
-    expired = expire(grants, account.held, now)
-    lapses = [lapse(grant, lost) for grant, lost in expired]
-    before = account
-    account, entries = post(account, [*movements, *lapses], now)
-    account = dataclasses.replace(account, next_expiry_at=next_expiry(grants, now))
-    account, is_low = notices.tell_low(account)
-    if account != before:
-        await post_in(connection, account, entries, now=now)
-    await write_grants_in(connection, account, changed_last(changed, [grant for grant, _ in expired]))
-    if is_low:
-        event = balance_low(account.tenant_id, account.available, account.low_balance, now)
-        await announce_in(connection, account.tenant_id, [event], now=now)

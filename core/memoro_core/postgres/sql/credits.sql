@@ -50,7 +50,7 @@ WITH known AS MATERIALIZED (
 ), account AS (
     UPDATE credit_accounts
     SET available = $3, held = $4, is_low = $5, last_seq = $6, last_hash = $7
-    WHERE tenant_id = $1 AND last_seq < $6 AND NOT EXISTS (SELECT FROM known)
+    WHERE tenant_id = $1 AND (last_seq <> $6 OR is_low <> $5) AND NOT EXISTS (SELECT FROM known)
 ), admitted AS MATERIALIZED (
     SELECT job_id, user_id, amount, request_id, available_after, held_after, hash, number
     FROM unnest($12::uuid[], $13::text[], $14::bigint[], $15::text[], $16::bigint[], $17::bigint[], $18::bytea[]) WITH ORDINALITY
@@ -257,3 +257,40 @@ ON CONFLICT (tenant_id, grant_id) DO UPDATE SET remaining = excluded.remaining;
 SELECT grant_id, amount, remaining, priority, expires_at, note, created_at
 FROM credit_grants
 WHERE tenant_id = $1 AND grant_id = $2;
+
+-- name: list_entries
+-- The last first, before number $6.
+SELECT tenant_id, seq, kind, available, held, granted, revenue, provider_cost, rounding, loss, expired, refunded, available_after,
+       held_after, job_id, request_id, actor, note, created_at, hash
+FROM ledger_entries
+WHERE tenant_id = $1
+  AND (cardinality($2::text[]) = 0 OR kind = ANY ($2))
+  AND ($3::uuid IS NULL OR job_id = $3)
+  AND ($4::timestamptz IS NULL OR created_at >= $4)
+  AND ($5::timestamptz IS NULL OR created_at < $5)
+  AND ($6::bigint IS NULL OR seq < $6)
+ORDER BY seq DESC
+LIMIT $7;
+
+-- name: entries_from
+-- In order, after number $2.
+SELECT tenant_id, seq, kind, available, held, granted, revenue, provider_cost, rounding, loss, expired, refunded, available_after,
+       held_after, job_id, request_id, actor, note, created_at, hash
+FROM ledger_entries
+WHERE tenant_id = $1 AND seq > $2 AND seq <= $3
+ORDER BY seq
+LIMIT $4;
+
+-- name: sums_beside_ledger
+-- What is kept beside the entries, and must fit them: at one moment with the account.
+SELECT (SELECT coalesce(max(seq), 0) FROM ledger_entries WHERE tenant_id = $1) AS last_seq,
+       (SELECT coalesce(sum(remaining), 0) FROM credit_grants WHERE tenant_id = $1) AS remaining,
+       (SELECT coalesce(sum(amount), 0) FROM credit_holds WHERE tenant_id = $1 AND state = 'PENDING') AS held;
+
+-- name: expiring
+-- Tenants of whose grants the time is over at $1. Runs across tenants.
+SELECT tenant_id
+FROM credit_accounts
+WHERE next_expiry_at <= $1
+ORDER BY next_expiry_at
+LIMIT $2;

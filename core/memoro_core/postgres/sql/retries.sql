@@ -49,16 +49,12 @@ WITH old AS (
            $5, $4, 1, $4, old.trace_parent
     FROM old
     JOIN work USING (retry_id)
-    RETURNING job_id, kind, state, priority, user_id, memory_ids, stages, partial, attempt, max_attempts, run_at,
-              cancel_requested, last_seq, input_tokens, output_tokens, error, result, created_at, started_at, ended_at, retry_of,
-              trace_parent
+    RETURNING {job_columns}
 ), told AS (
     INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
     SELECT $1, job_id, last_seq, $6::jsonb, $4 FROM made
 )
-SELECT made.job_id, made.kind, made.state, made.priority, made.user_id, made.memory_ids, made.stages, made.partial,
-       made.attempt, made.max_attempts, made.run_at, made.cancel_requested, made.last_seq, made.input_tokens, made.output_tokens,
-       made.error, made.result, made.created_at, made.started_at, made.ended_at, made.retry_of, made.trace_parent
+SELECT made.*
 FROM old
 LEFT JOIN made ON made.retry_of = old.job_id;
 
