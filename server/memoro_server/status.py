@@ -39,7 +39,7 @@ def failure_of(error: MemoroError) -> Failure:
     info = error_details_pb2.ErrorInfo(
         reason=error.reason.value,
         domain=DOMAIN,
-        metadata={_cut(key): _cut(value) for key, value in error.metadata.items()},
+        metadata=_metadata(error),
     )
     details: list[Message] = [info]
     if error.violations:
@@ -78,6 +78,7 @@ def item_error(error: MemoroError) -> memory_service_pb2.ItemError:
         reason=error.reason.value,
         message=_cut(error.message, _MAX_MESSAGE),
         field_violations=violations,
+        metadata=_metadata(error),
     )
 
 
@@ -123,6 +124,10 @@ def _failure(
     for detail in details:
         status.details.add().Pack(detail)
     return Failure(code, reason.value, message, ((_DETAILS, status.SerializeToString()), *trailers))
+
+
+def _metadata(error: MemoroError) -> dict[str, str]:
+    return {_cut(key): _cut(value) for key, value in error.metadata.items()}
 
 
 def _cut(text: str, limit: int = _MAX_TEXT) -> str:

@@ -97,6 +97,7 @@ def test_an_item_of_a_batch_tells_what_a_call_would() -> None:
         Reason.INVALID_FIELD,
         "text: must not be empty",
         violations=[FieldViolation("text", "must not be empty")],
+        metadata={"need": "7500", "have": "1200"},
     )
     item = item_error(error)
     status = status_of(failure_of(error))
@@ -104,6 +105,7 @@ def test_an_item_of_a_batch_tells_what_a_call_would() -> None:
     status.details[0].Unpack(info)
     status.details[1].Unpack(bad)
     assert (item.code, item.message, item.reason) == (status.code, status.message, info.reason)
+    assert dict(item.metadata) == dict(info.metadata) == {"need": "7500", "have": "1200"}
     assert [(it.field, it.description) for it in item.field_violations] == [
         (it.field, it.description) for it in bad.field_violations
     ]
