@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from memoro_core.billing.bounds import CostBounds
 from memoro_core.billing.breaker_model import BreakerStatus
 from memoro_core.billing.breaker_service import BreakerService
 from memoro_core.billing.calendar import Calendar
@@ -19,24 +20,25 @@ from memoro_core.billing.model import (
     BudgetScope,
     Cause,
     DeferralReason,
-    Deferred,
     Grant,
-    Held,
-    HoldRequest,
-    HoldVerdict,
 )
 from memoro_core.ids import ApiKeyId, GrantId, JobId, TenantId, UserId, new_id
-from memoro_core.jobs.model import JobEvent, JobRef, JobState
+from memoro_core.jobs.model import Job, JobEvent, JobRef, JobState
 from memoro_core.jobs.releasing import Releaser
+from memoro_core.llm.model import Operation
 from memoro_core.memory.model import NewMemory
+from memoro_core.memory.priority import PriorityRule
+from memoro_core.memory.service import MemoryService
 from memoro_core.postgres.credit_holds import CreditHolds
 from memoro_core.postgres.credit_store import PostgresCreditStore
 from memoro_core.postgres.database import Connection
 from memoro_core.postgres.deferral_store import PostgresDeferralStore
+from memoro_core.postgres.memory_store import PostgresMemoryStore
 from memoro_core.tenancy.model import Principal, Scope, Tier, TierLimits
 from tests.support.deferrals import breakers_of
-from tests.support.domain import Domain
+from tests.support.domain import Domain, Hints
 from tests.support.job_world import SetClock
+from tests.support.providers import DirectionEmbedder, SetPrices
 
 ALICE: Final = UserId("alice")
 PLENTY: Final = 10**12
@@ -63,6 +65,8 @@ class Spending:
     breakers: BreakerService
     deferrals: PostgresDeferralStore
     holds: CreditHolds
+    memories: MemoryService
+    prices: SetPrices
     credits: PostgresCreditStore
     tail: NoTail
     principal: Principal
@@ -102,51 +106,30 @@ class Spending:
         self.budgets.append(key)
         await self.breakers.set_budget(self.principal, key, amount)
 
-    async def accept(
-        self, bound: int, user_id: UserId = ALICE, tenant_id: TenantId | None = None
-    ) -> tuple[JobRef, HoldVerdict]:
-        """A job that may cost so much, accepted as a call would."""
-        tenant_id = tenant_id or self.domain.tenant
-        accepted = await self.domain.memories.create(tenant_id, NewMemory(user_id, "I moved to Lyon."))
+    async def accept(self, bound: int, user_id: UserId = ALICE, tenant_id: TenantId | None = None) -> Job:
+        """A job that may cost so much, as a call that adds a text makes it. Raises INSUFFICIENT_CREDITS."""
+        self.prices.set(Operation.EMBED, 0, fee=bound)
+        accepted = await self.memories.create(tenant_id or self.domain.tenant, NewMemory(user_id, "I moved to Lyon."))
         assert accepted.job is not None
-        ref = JobRef(tenant_id, accepted.job.id)
-        async with self.domain.database.tenant_tx(tenant_id) as connection:
-            await connection.execute(
-                "UPDATE jobs SET cost_bound = $2, run_at = $3, hinted_at = NULL WHERE job_id = $1",
-                *(ref.job_id, bound, self.now),
-            )
-            request = HoldRequest(ref.job_id, user_id, bound)
-            (verdict,) = await self.holds.hold_in(connection, tenant_id, [request], now=self.now)
-            if isinstance(verdict, Deferred):
-                event = JobEvent(2, JobState.DEFERRED, 0, self.now, run_at=verdict.until)
-                await connection.execute(
-                    "UPDATE jobs SET state = 'DEFERRED', run_at = $2, deferred_at = $3, deferral_reason = $4,"
-                    " last_seq = 2 WHERE job_id = $1",
-                    *(ref.job_id, verdict.until, self.now, verdict.reason),
-                )
-                await connection.execute(
-                    "INSERT INTO job_events (tenant_id, job_id, seq, event, created_at) VALUES ($1, $2, 2, $3, $4)",
-                    *(tenant_id, ref.job_id, event, self.now),
-                )
-        return ref, verdict
+        assert accepted.job.cost_bound == bound
+        return accepted.job
 
-    async def deferred(self, bound: int, count: int = 1, **whose: Any) -> list[JobRef]:
+    async def deferred(
+        self, bound: int, count: int = 1, user_id: UserId = ALICE, tenant_id: TenantId | None = None
+    ) -> list[JobRef]:
         """Jobs that are put off."""
-        refs = []
-        for _ in range(count):
-            ref, verdict = await self.accept(bound, **whose)
-            assert isinstance(verdict, Deferred), verdict
-            refs.append(ref)
-        return refs
+        return [await self._ref(JobState.DEFERRED, bound, user_id, tenant_id) for _ in range(count)]
 
-    async def held(self, bound: int, count: int = 1, **whose: Any) -> list[JobRef]:
+    async def held(
+        self, bound: int, count: int = 1, user_id: UserId = ALICE, tenant_id: TenantId | None = None
+    ) -> list[JobRef]:
         """Jobs that may run."""
-        refs = []
-        for _ in range(count):
-            ref, verdict = await self.accept(bound, **whose)
-            assert isinstance(verdict, Held), verdict
-            refs.append(ref)
-        return refs
+        return [await self._ref(JobState.QUEUED, bound, user_id, tenant_id) for _ in range(count)]
+
+    async def _ref(self, state: JobState, bound: int, user_id: UserId, tenant_id: TenantId | None) -> JobRef:
+        job = await self.accept(bound, user_id, tenant_id)
+        assert job.state is state
+        return JobRef(tenant_id or self.domain.tenant, job.id)
 
     async def end(self, ref: JobRef, *, cost: int = 0) -> int:
         """Ends a job that waits, as if a worker had run it at that cost in micro-credits; what it was charged."""
@@ -235,6 +218,17 @@ async def open_spending(domain: Domain) -> AsyncIterator[Spending]:
     holds = CreditHolds(calendar, margin_basis_points=0)
     deferrals = PostgresDeferralStore(database, holds, calendar)
     breakers = breakers_of(database, clock)
+    hints, prices = Hints(), SetPrices()
+    memories = MemoryService(
+        PostgresMemoryStore(database, holds),
+        domain.job_store,
+        hints,
+        hints,
+        clock,
+        CostBounds(prices, DirectionEmbedder(), None, margin_basis_points=0),
+        priorities=PriorityRule(),
+        max_attempts=3,
+    )
     principal = Principal(domain.tenant, ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.FREE, TierLimits(100))
     spending = Spending(
         domain,
@@ -243,6 +237,8 @@ async def open_spending(domain: Domain) -> AsyncIterator[Spending]:
         breakers,
         deferrals,
         holds,
+        memories,
+        prices,
         PostgresCreditStore(database),
         tail,
         principal,
@@ -250,4 +246,5 @@ async def open_spending(domain: Domain) -> AsyncIterator[Spending]:
     try:
         yield spending
     finally:
+        await memories.close()
         await spending.close()

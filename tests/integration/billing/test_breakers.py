@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 import pytest
 import pytest_asyncio
 
-from memoro_core.billing.model import BreakerState, BudgetKey, BudgetScope, DeferralReason, Deferred, Held, Refused
+from memoro_core.billing.model import BreakerState, BudgetKey, BudgetScope, DeferralReason
 from memoro_core.errors import MemoroError, Reason
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import TenantId, UserId, new_id
-from memoro_core.jobs.model import JobState
+from memoro_core.jobs.model import JobRef, JobState
 from tests.support.domain import Domain
 from tests.support.jobs import events_of
 from tests.support.spending import ALICE, Spending, open_spending
@@ -34,15 +34,15 @@ async def spending(domain: Domain) -> AsyncIterator[Spending]:
 async def test_jobs_beyond_the_budget_wait_for_the_next_day_without_a_hold(spending: Spending) -> None:
     await spending.limit(100)
     await spending.held(40, 2)
-    late, verdict = await spending.accept(40)
-    assert verdict == Deferred(
-        DeferralReason.TENANT, datetime.combine(spending.now.date() + timedelta(1), datetime.min.time(), UTC)
-    )
+    job = await spending.accept(40)
+    late = JobRef(spending.domain.tenant, job.id)
+    day_end = datetime.combine(spending.now.date() + timedelta(1), time.min, UTC)
+    assert (job.state, job.deferral_reason, job.run_at) == (DEFERRED, DeferralReason.TENANT, day_end)
     # It opened the breaker: what would fit waits behind it.
     (small,) = await spending.deferred(10)
     status = await spending.breaker()
     assert (status.budget.state, status.budget.reserved, status.budget.needed) == (OPEN, 80, 40)
-    assert (status.deferred_jobs, status.day_end) == (2, verdict.until)
+    assert (status.deferred_jobs, status.day_end) == (2, day_end)
     assert (await spending.credits.balance(spending.domain.tenant)).account.held == 80
 
     await spending.releaser.round()
@@ -55,7 +55,7 @@ async def test_jobs_beyond_the_budget_wait_for_the_next_day_without_a_hold(spend
     assert await spending.states([late, small]) == [QUEUED, QUEUED]
     today = await spending.breaker()
     assert (today.budget.state, today.budget.reserved, today.deferred_jobs) == (CLOSED, 50, 0)
-    assert [event.state for event in await events_of(spending.domain, late)] == [QUEUED, DEFERRED, QUEUED]
+    assert [event.state for event in await events_of(spending.domain, late)] == [DEFERRED, QUEUED]
     assert (await spending.credits.balance(spending.domain.tenant)).account.held == 130
 
 
@@ -248,7 +248,9 @@ async def test_a_job_that_can_t_be_paid_when_it_is_let_go_waits_for_credits(doma
         await spending.releaser.round()
         assert await spending.states([dear, cheap]) == [QUEUED, DEFERRED]
         assert await spending.reasons([cheap]) == [DeferralReason.CREDITS]
-        assert isinstance((await spending.accept(30))[1], Refused)
+        with pytest.raises(MemoroError) as caught:
+            await spending.accept(30)
+        assert caught.value.reason is Reason.INSUFFICIENT_CREDITS
         events = len(await events_of(domain, cheap))
         await spending.releaser.round()
         assert await spending.states([cheap]) == [DEFERRED]
@@ -307,7 +309,7 @@ async def test_new_jobs_and_released_ones_together_never_exceed_the_budget(spend
     await spending.held(150)
     await spending.deferred(200)
     await spending.deferred(50, 10)
-    verdicts = await asyncio.gather(
+    await asyncio.gather(
         *(spending.accept(20, user_id=UserId(f"u{n}")) for n in range(20)),
         *(spending.releaser.round() for _ in range(4)),
         spending.breakers.reset(spending.principal, spending.key()),
@@ -318,7 +320,6 @@ async def test_new_jobs_and_released_ones_together_never_exceed_the_budget(spend
     assert budget.committed <= budget.ceiling == 600
     account = (await spending.credits.balance(spending.domain.tenant)).account
     assert account.held == budget.reserved
-    assert all(isinstance(one[1], (Held, Deferred)) for one in verdicts if isinstance(one, tuple))
 
 
 async def test_resetting_and_setting_are_done_once_a_request(spending: Spending) -> None:
