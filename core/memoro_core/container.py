@@ -20,6 +20,7 @@ from memoro_core.billing.breaker_service import BreakerService
 from memoro_core.billing.calendar import Calendar
 from memoro_core.billing.guard import CostGuard
 from memoro_core.billing.prices import PriceBook
+from memoro_core.billing.pricing import PricingService
 from memoro_core.billing.service import BillingService
 from memoro_core.billing.usage import UsageService
 from memoro_core.clock import Clock, SystemClock
@@ -104,6 +105,7 @@ class Container:
     """One connection that requests can't use up: for signs of life."""
     redis: RedisClient
     memories: MemoryService
+    pricing: PricingService
     search: SearchService
     graph: GraphService
     jobs: JobsService
@@ -158,16 +160,15 @@ async def open_container(
         calendar = Calendar(time_zone_of(settings.time_zone))
         margin = settings.margin_basis_points
         holds = CreditHolds(calendar, margin_basis_points=margin)
-        prices = await stack.enter_async_context(
-            PriceBook(PostgresPriceStore(database), clock, refresh=settings.price_refresh)
-        )
+        price_store = PostgresPriceStore(database)
+        prices = await stack.enter_async_context(PriceBook(price_store, clock, refresh=settings.price_refresh))
         bounds = CostBounds(prices, providers.embedding, extractor, margin_basis_points=margin)
         calls = PostgresCallStore(database, holds, margin_basis_points=margin)
         job_store, run_store = PostgresJobStore(database, holds), PostgresRunStore(database, holds)
         waiting = PostgresSchedulingStore(database)
         retry = RetryPolicy(settings.job_retry_base, settings.job_retry_max)
         hints = RedisHintQueue(redis)
-        retries = PostgresRetryStore(database)
+        retries = PostgresRetryStore(database, holds, bounds)
         breakers = BreakerService(PostgresBudgetStore(database), calendar, clock)
         deferrals = PostgresDeferralStore(database, holds, calendar)
         releaser = Releaser(deferrals, breakers, tail, clock)
@@ -210,7 +211,8 @@ async def open_container(
             max_attempts=settings.job_max_attempts,
         )
         stack.push_async_callback(memories.close)
-        billing = BillingService(PostgresCreditStore(database), clock)
+        credit_store = PostgresCreditStore(database)
+        billing = BillingService(credit_store, clock)
         recurring = _recurring(settings, database, billing, clock)
         stack.push_async_callback(recurring.close)
         webhook_store = PostgresWebhookStore(database)
@@ -219,6 +221,7 @@ async def open_container(
         alert_store, queue_store = PostgresAlertStore(database), PostgresQueueStore(database, holds)
         answers = PostgresAnswerStore(database)
         alert_router = await stack.enter_async_context(open_alert_router(settings))
+        pricing = PricingService(price_store, prices, bounds, credit_store, clock)
         yield Container(
             settings=settings,
             clock=clock,
@@ -226,6 +229,7 @@ async def open_container(
             pings=pings,
             redis=redis,
             memories=memories,
+            pricing=pricing,
             search=SearchService(
                 PostgresSearchStore(database, exact_limit=settings.exact_search_limit),
                 providers.embedding,

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Generic, TypeVar
 from uuid import UUID
 
@@ -41,6 +42,17 @@ def page_size(requested: int, *, default: int = DEFAULT_PAGE_SIZE, maximum: int 
 def cut(rows: Sequence[T], size: int, position: tuple[str, ...] | None) -> Page[T]:
     """A page of `size` from rows that were read with a limit of `size + 1`; `position` is that of the last one kept."""
     return Page(rows[:size], position if len(rows) > size else None)
+
+
+def moment(position: Sequence[str], place: int) -> datetime:
+    """The time at that place of a position, in ISO 8601 with an offset. Raises PAGE_TOKEN_INVALID."""
+    try:
+        parsed = datetime.fromisoformat(position[place])
+    except (IndexError, ValueError):
+        raise bad_token() from None
+    if parsed.tzinfo is None:
+        raise bad_token()
+    return parsed
 
 
 def identifier(position: Sequence[str], place: int = 0) -> UUID:

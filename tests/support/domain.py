@@ -28,6 +28,7 @@ from memoro_core.postgres.tenancy_store import PostgresTenancyStore
 from memoro_core.settings import Settings
 from memoro_core.tenancy.model import Tier
 from memoro_core.tenancy.service import TenancyService
+from tests.support.pricing import Money
 from tests.support.providers import DirectionEmbedder, ScriptedExtractor, SetPrices
 
 
@@ -67,6 +68,7 @@ class Domain:
     prices: SetPrices
     """Of all that is asked of providers; nothing costs anything until a test says so."""
     guard: CostGuard
+    money: Money
 
     async def new_tenant(self) -> TenantId:
         """One more tenant."""
@@ -93,6 +95,7 @@ async def open_domain(settings: Settings) -> AsyncIterator[Domain]:
         holds, prices = CreditHolds(calendar, margin_basis_points=margin), SetPrices()
         calls = PostgresCallStore(database, holds, margin_basis_points=margin)
         job_store, memory_store = PostgresJobStore(database, holds), PostgresMemoryStore(database, holds)
+        money = Money(database)
         tenancy_store = PostgresTenancyStore(database)
         memories = MemoryService(
             memory_store,
@@ -118,5 +121,6 @@ async def open_domain(settings: Settings) -> AsyncIterator[Domain]:
             holds,
             prices,
             CostGuard(calls, prices, calendar, SystemClock()),
+            money,
         )
         await memories.close()

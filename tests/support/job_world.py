@@ -48,6 +48,7 @@ from memoro_core.tenancy.service import TenancyService
 from tests.support.deferrals import deferrals_of
 from tests.support.domain import Hints, fresh_name
 from tests.support.job_model import JobRecord, Memories
+from tests.support.pricing import Money
 from tests.support.providers import DirectionEmbedder, ScriptedExtractor, SetPrices
 
 MAX_ATTEMPTS: Final = 3
@@ -236,7 +237,7 @@ class JobWorld:
 @asynccontextmanager
 async def open_job_world(database: Database, now: datetime) -> AsyncIterator[JobWorld]:
     """A new tenant of the tier with the smallest caps, whose jobs are gone at the end."""
-    clock, hints = SetClock(now), Hints()
+    clock, hints, money = SetClock(now), Hints(), Money(database)
     tenants = TenancyService(PostgresTenancyStore(database), clock)
     tenant = await tenants.create_tenant(None, fresh_name(), "", Tier.FREE)
     holds = CreditHolds(Calendar(UTC), margin_basis_points=0)
@@ -261,7 +262,7 @@ async def open_job_world(database: Database, now: datetime) -> AsyncIterator[Job
         PostgresSchedulingStore(database),
         deferrals_of(database),
         PostgresQueueStore(database, holds),
-        PostgresRetryStore(database),
+        PostgresRetryStore(database, money.holds, money.bounds),
     )
     try:
         yield world

@@ -27,6 +27,9 @@ class EstimateLine:
     usage: Usage
     pico_dollars: int
 
+    def __add__(self, other: EstimateLine) -> EstimateLine:
+        return EstimateLine(_total([self.usage, other.usage]), self.pico_dollars + other.pico_dollars)
+
 
 class CostBounds:
     """Bounds of jobs that enrich memories: one attempt, in which every call uses the most that it can.
@@ -100,12 +103,18 @@ class CostBounds:
         usages = [self._extractor.bound(source) for source in sources]
         # What comes before a message is not known yet: it may be stored, or changed, until the job runs.
         before = self._preceding * sum(memory.kind is MemoryKind.MESSAGE for memory in memories)
-        return replace(
-            usages[0],
-            input_tokens=before + sum(usage.input_tokens for usage in usages),
-            output_tokens=sum(usage.output_tokens for usage in usages),
-            items=sum(usage.items for usage in usages),
-        )
+        most = _total(usages)
+        return replace(most, input_tokens=most.input_tokens + before)
+
+
+def _total(usages: Sequence[Usage]) -> Usage:
+    """Usages of one operation, of which there is at least one, as one."""
+    return replace(
+        usages[0],
+        input_tokens=sum(usage.input_tokens for usage in usages),
+        output_tokens=sum(usage.output_tokens for usage in usages),
+        items=sum(usage.items for usage in usages),
+    )
 
 
 def _cost(price: Price, usage: Usage) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from memoro_core.billing.model import Balance, Price
 from memoro_core.idempotency import Idempotency
@@ -20,6 +20,10 @@ class PriceFilter:
     provider: str = ""
     model: str = ""
     all_times: bool = False
+
+
+PricePlace: TypeAlias = tuple[str, str, str, datetime]
+"""Where a price stands in a list: its provider, model, operation and time."""
 
 
 class Prices(Protocol):
@@ -38,12 +42,9 @@ class PriceStore(Protocol):
         ...
 
     async def list_prices(
-        self, price_filter: PriceFilter, *, at: datetime, limit: int, after: Price | None
+        self, price_filter: PriceFilter, *, at: datetime, limit: int, after: PricePlace | None
     ) -> Sequence[Price]:
-        """Prices that fit, by provider, model and operation, the latest first, at most `limit`, from after one on.
-
-        Of `after` its key and its time count.
-        """
+        """Prices that fit, by provider, model and operation, the latest first, at most `limit`, from after one on."""
         ...
 
     async def set_price(
@@ -61,5 +62,5 @@ class Balances(Protocol):
     """What tenants have."""
 
     async def balance(self, tenant_id: TenantId) -> Balance:
-        """The tenant's balance as it now stands."""
+        """The tenant's balance as it stands. Raises TENANT_NOT_FOUND."""
         ...

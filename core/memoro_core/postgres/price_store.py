@@ -10,7 +10,7 @@ from asyncpg import Record
 from pydantic import JsonValue, TypeAdapter
 
 from memoro_core.billing.model import Price
-from memoro_core.billing.price_ports import PriceFilter
+from memoro_core.billing.price_ports import PriceFilter, PricePlace
 from memoro_core.errors import invalid_field
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import TenantId
@@ -34,9 +34,8 @@ class PostgresPriceStore:
             return [_price_of(row) for row in await connection.fetch(_SQL["load_prices"], since)]
 
     async def list_prices(
-        self, price_filter: PriceFilter, *, at: datetime, limit: int, after: Price | None
+        self, price_filter: PriceFilter, *, at: datetime, limit: int, after: PricePlace | None
     ) -> Sequence[Price]:
-        position = (after.provider, after.model, after.operation, after.valid_from) if after else (None,) * 4
         async with self._database.system_tx() as connection:
             rows = await connection.fetch(
                 _SQL["list_prices"],
@@ -44,7 +43,7 @@ class PostgresPriceStore:
                 price_filter.model,
                 price_filter.all_times,
                 at,
-                *position,
+                *(after or (None,) * 4),
                 limit,
             )
         return [_price_of(row) for row in rows]

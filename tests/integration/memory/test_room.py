@@ -261,7 +261,9 @@ async def test_a_backlog_costs_an_add_nothing(
         arguments = (domain.tenant, at, *ids, users, texts, [b"hash"] * 64, [{}] * 64, at, [2] * 64, nothing, nothing)
         explain = "EXPLAIN (ANALYZE, FORMAT JSON) " + load_queries("memories")["accept"]
         async with domain.database.tenant_tx(domain.tenant) as connection:
-            text = await connection.fetchval(explain, *arguments, [], 3, [{}] * 64, [False] * 64, nothing)
+            text = await connection.fetchval(
+                explain, *arguments, [], 3, [{}] * 64, [False] * 64, nothing, [0] * 64, nothing, nothing
+            )
         reads = [node for node in nodes(json.loads(text)[0]["Plan"]) if node.get("Relation Name") == "jobs"]
         scans = [node for node in reads if node["Node Type"] != "ModifyTable"]
         assert {node.get("Index Name") for node in scans} == {"jobs_in_flight"}

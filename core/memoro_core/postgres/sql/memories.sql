@@ -37,7 +37,7 @@ WITH item AS (
         FROM (SELECT FROM jobs WHERE tenant_id = $1 AND in_flight LIMIT tiers.tenant_in_flight) AS counted
     ) AS busy
     WHERE tenants.tenant_id = $1 AND tiers.queue_paused_at IS NULL
-), user_room AS (
+), user_room AS MATERIALIZED (
     SELECT accepting.user_id, tenant_room.user_in_flight - busy.jobs AS jobs
     FROM tenant_room
     CROSS JOIN (SELECT DISTINCT user_id FROM accepted) AS accepting
@@ -129,7 +129,7 @@ WITH recorded AS (
     INSERT INTO jobs (tenant_id, job_id, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at, hinted_at,
                       last_seq, trace_parent, created_at, cost_bound, deferral_reason, deferred_at)
     SELECT $1, $7, 'memory.enrich', CASE WHEN $21::text IS NULL THEN 'QUEUED' ELSE 'DEFERRED' END, $8, $3, $9::uuid[], $16::jsonb,
-           $17, coalesce($22, $2), CASE WHEN EXISTS (SELECT FROM room) THEN $2::timestamptz END, 1, $19, $2, $20, $21,
+           $17, coalesce($22::timestamptz, $2), CASE WHEN EXISTS (SELECT FROM room) THEN $2::timestamptz END, 1, $19, $2, $20, $21,
            CASE WHEN $21 IS NOT NULL THEN $2::timestamptz END
     FROM conversation
 ), told AS (
@@ -226,7 +226,7 @@ WITH room AS (
     INSERT INTO jobs (tenant_id, job_id, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at, hinted_at,
                       last_seq, trace_parent, created_at, cost_bound, deferral_reason, deferred_at)
     VALUES ($1, $2, 'memory.enrich', CASE WHEN $12::text IS NULL THEN 'QUEUED' ELSE 'DEFERRED' END, $3, $4, $5, $6, $7,
-            coalesce($13, $8), CASE WHEN EXISTS (SELECT FROM room) THEN $8::timestamptz END, 1, $10, $8, $11, $12,
+            coalesce($13::timestamptz, $8), CASE WHEN EXISTS (SELECT FROM room) THEN $8::timestamptz END, 1, $10, $8, $11, $12,
             CASE WHEN $12 IS NOT NULL THEN $8::timestamptz END)
 ), told AS (
     INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
