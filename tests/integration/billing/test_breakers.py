@@ -14,9 +14,9 @@ from memoro_core.errors import MemoroError, Reason
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import TenantId, UserId, new_id
 from memoro_core.jobs.model import JobRef, JobState
+from tests.support.budgets import ALICE, Spending, open_spending
 from tests.support.domain import Domain
 from tests.support.jobs import events_of
-from tests.support.spending import ALICE, Spending, open_spending
 
 BOB = UserId("bob")
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN

@@ -20,8 +20,8 @@ from memoro_core.jobs.cron import time_zone_of
 from memoro_core.jobs.model import JobRef
 from memoro_core.llm.model import Operation
 from memoro_core.postgres.usage_store import PostgresUsageStore
+from tests.support.budgets import ALICE, Spending, add_call, open_spending
 from tests.support.domain import Domain
-from tests.support.spending import ALICE, Spending, add_call, open_spending
 
 BOB = UserId("bob")
 DAY, OPERATION, MODEL, USER = UsageDimension
