@@ -18,7 +18,7 @@ WITH due AS (
     FOR UPDATE SKIP LOCKED
 )
 UPDATE alerts
-SET attempt = attempt + 1, lease = lease + 1, next_attempt_at = $2
+SET attempt = attempt + 1, lease = lease + 1, next_attempt_at = $2, error = ''
 FROM due
 WHERE alerts.alert_id = due.alert_id
 RETURNING alerts.alert_id, tenant_id, dedupe_key, kind, severity, title, details, created_at, attempt, lease, delivered_over;
