@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from structlog.testing import capture_logs
 
+from memoro_core.alerts.delivery import AlertDeliverer
 from memoro_core.alerts.model import AlertState, Severity
+from memoro_core.alerts.retry import AlertPolicy
+from memoro_core.outbound.alert_router import open_alert_router
+from memoro_core.postgres.alert_store import PostgresAlertStore
 from memoro_core.postgres.database import open_database
 from memoro_core.settings import Settings
 from tests.fakes.slack_server import Answer, Slack
 from tests.fakes.smtp_server import Mailbox
 from tests.integration.alerts.conftest import Alerts, Delivering, settings_with, with_email
 from tests.support.alerts import make_alert, stored_alerts
+from tests.support.proxy import proxy_to
 
 
 def subjects(mailbox: Mailbox) -> Sequence[str]:
@@ -187,6 +193,15 @@ async def test_what_was_taken_is_known_also_when_the_lease_is_lost(alerts: Alert
     assert (await alerts.one())["delivered_over"] == ["email"]
 
 
+async def test_what_is_critical_comes_first(alerts: Alerts) -> None:
+    now = datetime.now(UTC)
+    for number, severity in enumerate([Severity.INFO, Severity.CRITICAL, Severity.WARNING, Severity.CRITICAL]):
+        await alerts.put(make_alert(key=str(number), severity=severity, now=now + timedelta(seconds=number)))
+    later, lease = now + timedelta(seconds=10), now + timedelta(seconds=60)
+    claims = [await alerts.store.claim(limit=1, now=later, lease_until=lease) for _ in range(5)]
+    assert [claim.alert.dedupe_key for one in claims for claim in one] == ["1", "3", "0", "2"]
+
+
 async def test_what_has_ended_goes_with_age_and_what_waits_does_not(
     alerts: Alerts, settings: Settings, slack: Slack, delivering: Delivering
 ) -> None:
@@ -230,3 +245,38 @@ async def test_only_what_waits_is_sent(alerts: Alerts, settings: Settings, state
         await connection.execute("UPDATE alerts SET state = $1", state)
     claimed = await alerts.store.claim(limit=10, now=now, lease_until=now)
     assert len(claimed) == (state is AlertState.PENDING)
+
+
+async def test_a_database_that_is_away_for_a_moment_makes_nothing_go_out_twice(
+    alerts: Alerts, settings: Settings, mailbox: Mailbox, client_tls: ssl.SSLContext
+) -> None:
+    mailbox.hang = 0.5
+    [host] = settings.database_url.hosts()
+    there = (str(host["host"]), host["port"] or 5432)
+    async with proxy_to(*there) as proxy:
+        url = str(settings.database_url).replace(f"{there[0]}:{there[1]}", f"127.0.0.1:{proxy.port}")
+        chosen = settings_with(settings, "email", database_url=url, database_timeout=2, **with_email(mailbox))
+        async with open_database(chosen) as database, open_alert_router(chosen, authorities=client_tls) as router:
+            deliverer = AlertDeliverer(
+                PostgresAlertStore(database),
+                router,
+                alerts.clock,
+                AlertPolicy(),
+                interval=0.05,
+                retention=timedelta(days=30),
+            )
+            stop = asyncio.Event()
+            running = asyncio.create_task(deliverer.run(stop, grace=5.0, told=lambda _: None))
+            await alerts.put(make_alert())
+            async with asyncio.timeout(10):
+                while mailbox.logins == 0:
+                    await asyncio.sleep(0.01)
+            proxy.target = ("127.0.0.1", 1)
+            await proxy.close()
+            await mailbox.wait_for(1)
+            await asyncio.sleep(1.5)
+            proxy.target = there
+            row = await alerts.settled("DELIVERED")
+            stop.set()
+            await running
+    assert (len(mailbox.emails), row["delivered_over"]) == (1, ["log", "email"])

@@ -23,11 +23,11 @@ def test_an_alert_as_text() -> None:
         severity=Severity.CRITICAL,
         title="The budget is used up.",
         now=AT,
-        details={"percent": 100, "user_id": "ann", "paused": False},
+        details={"percent": 100, "user_id": "ann", "note": "", "spent": 0, "paused": False, "until": None},
     )
     assert subject(alert) == "[Memoro] CRITICAL: The budget is used up."
     assert body(alert) == (
-        "The budget is used up.\n\npercent: 100\nuser_id: ann\npaused: false\nkind: budget.threshold\n"
+        "The budget is used up.\n\npercent: 100\nuser_id: ann\nspent: 0\npaused: false\nkind: budget.threshold\n"
         f"tenant: {TENANT}\nraised: 2025-03-04T12:00:00Z\nalert: {alert.id}\n"
     )
     assert mrkdwn(alert).startswith("*CRITICAL* The budget is used up.\n> percent: 100\n> user_id: ann\n")
@@ -43,7 +43,7 @@ def test_nothing_makes_lines_or_addresses_anybody_or_goes_on_for_ever(
 ) -> None:
     alert = make_alert(title=title, details=dict(details))
     assert len(subject(alert).splitlines()) == 1
-    assert len(mrkdwn(alert).split("\n")) == min(len(details), MAX_LINES) + 4
+    assert len(mrkdwn(alert).split("\n")) == min(sum(value != "" for value in details.values()), MAX_LINES) + 4
     assert len(body(alert)) < MAX_TITLE + (MAX_LINES + 4) * (2 * MAX_VALUE + 3)
     quoted = mrkdwn(alert).replace("\n> ", "\n")
     assert "<" not in quoted
