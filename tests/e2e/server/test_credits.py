@@ -143,6 +143,7 @@ async def test_each_item_of_a_batch_is_paid_on_its_own(paid: Paid) -> None:
     assert [it.WhichOneof("verdict") for it in told.results] == ["error", "created", "error"]
     error = told.results[0].error
     assert (error.code, error.reason) == (grpc.StatusCode.FAILED_PRECONDITION.value[0], "INSUFFICIENT_CREDITS")
+    assert int(error.metadata["have"]) < int(error.metadata["need"])
     assert (await paid.deployment.rows(paid.caller.tenant_id))["memories"] == 1
     bounds = [(await paid.estimate(create_memory=item)).amount for item in items]
     assert estimate.amount == sum(bounds)

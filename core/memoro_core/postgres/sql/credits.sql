@@ -41,12 +41,13 @@ ON CONFLICT DO NOTHING;
 
 -- name: hold
 -- Sets aside what was decided: holds, their entries from number $11 on, the account after them, and the budgets $20, as
--- [{tenant_id, scope, user_id, state, reserved, needed, alerted, opened_at}]; unless some of the jobs $2 have holds already, which a
--- transaction that the account's lock was waited for may have made. Returns those: then nothing was written.
+-- [{tenant_id, scope, user_id, state, reserved, needed, alerted, opened_at}]; unless some of the jobs, of which
+-- those in $2 were not admitted, have holds already: a transaction that the account's lock was waited for may have made them.
+-- Returns those: then nothing was written.
 WITH known AS MATERIALIZED (
     SELECT job_id
     FROM credit_holds
-    WHERE tenant_id = $1 AND job_id = ANY ($2::uuid[])
+    WHERE tenant_id = $1 AND job_id = ANY ($2::uuid[] || $12::uuid[])
 ), account AS (
     UPDATE credit_accounts
     SET available = $3, held = $4, is_low = $5, last_seq = $6, last_hash = $7
