@@ -224,7 +224,8 @@ CREATE TABLE alerts (
 COMMENT ON TABLE alerts IS 'What operators are told, each once: written in the transaction that it tells of, sent by workers.';
 COMMENT ON COLUMN alerts.tenant_id IS 'Whom it is about; 00000000-0000-0000-0000-000000000000: the deployment.';
 COMMENT ON COLUMN alerts.dedupe_key IS 'Says what, about whom, and on which day: an alert is raised once.';
-CREATE INDEX alerts_due ON alerts (next_attempt_at) WHERE state = 'PENDING';
+CREATE INDEX alerts_due ON alerts ((severity <> 'CRITICAL'), next_attempt_at) WHERE state = 'PENDING';
+CREATE INDEX alerts_ended ON alerts (ended_at) WHERE state <> 'PENDING';
 
 --------------------------------------------------------------------------------------------------------------------- jobs
 

@@ -56,7 +56,7 @@ async def new_job(domain: Domain, *, priority: Priority | None = None) -> JobRef
 
 def jobs_service(domain: Domain, tail: EventTail) -> JobsService:
     """What callers ask of jobs, over the domain's database."""
-    retries = PostgresRetryStore(domain.database, domain.holds, domain.bounds)
+    retries = PostgresRetryStore(domain.database, domain.money.holds, domain.money.bounds)
     return JobsService(domain.job_store, retries, tail, SystemClock(), max_attempts=5)
 
 

@@ -1,253 +1,166 @@
-"""Jobs that cost something, budgets, and a clock of the test's own: what is spent, and what has to wait."""
+"""Jobs that cost something: a tenant with credits, providers that send bills, and what became of the money."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
-from memoro_core.billing.breaker_model import BreakerStatus
-from memoro_core.billing.breaker_service import BreakerService
-from memoro_core.billing.calendar import Calendar
-from memoro_core.billing.model import (
-    DEPLOYMENT,
-    BreakerState,
-    BudgetKey,
-    BudgetScope,
-    Cause,
-    DeferralReason,
-    Deferred,
-    Grant,
-    Held,
-    HoldRequest,
-    HoldVerdict,
-)
-from memoro_core.ids import ApiKeyId, GrantId, JobId, TenantId, UserId, new_id
-from memoro_core.jobs.model import JobEvent, JobRef, JobState
-from memoro_core.jobs.releasing import Releaser
+from memoro_core.billing.model import EntryKind, HoldRequest, LedgerAccount
+from memoro_core.billing.money import charge
+from memoro_core.clock import SystemClock
+from memoro_core.ids import JobId, UserId
+from memoro_core.jobs.model import Job, JobRef
+from memoro_core.jobs.runner import JobRunner
+from memoro_core.llm.model import EmbeddingModel, Embeddings, Operation, Usage
+from memoro_core.llm.openai import OpenAIEmbeddingProvider, OpenAIEndpoint, OpenAIExtractionProvider
+from memoro_core.llm.ports import Admit, EmbeddingProvider, ExtractionProvider
+from memoro_core.memory.enrichment import EnrichmentHandler
 from memoro_core.memory.model import NewMemory
-from memoro_core.postgres.credit_holds import CreditHolds
 from memoro_core.postgres.credit_store import PostgresCreditStore
-from memoro_core.postgres.database import Connection
-from memoro_core.postgres.deferral_store import PostgresDeferralStore
-from memoro_core.tenancy.model import Principal, Scope, Tier, TierLimits
-from tests.support.deferrals import breakers_of
+from memoro_core.postgres.enrichment_store import PostgresEnrichmentStore
+from memoro_core.settings import Settings
+from tests.fakes.openai_server import FakeOpenAI
 from tests.support.domain import Domain
-from tests.support.job_world import SetClock
+from tests.support.enrichment import LOCAL, SilentTail
+from tests.support.jobs import job_of, now
+from tests.support.pricing import MARGIN
+from tests.support.runners import open_runner
 
-ALICE: Final = UserId("alice")
-PLENTY: Final = 10**12
-_MOMENTS = itertools.count()
-
-
-class NoTail:
-    """A live tail that nobody follows."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[JobId, JobEvent]] = []
-
-    async def publish(self, tenant_id: TenantId, job_id: JobId, events: Sequence[JobEvent]) -> None:
-        self.told += [(job_id, event) for event in events]
+EMBEDDER, EXTRACTOR = "embedder", "extractor"
+PRICES = {EMBEDDER: (20_000, 0), EXTRACTOR: (150_000, 600_000)}
+"""What the fake provider charges, in pico-dollars for a token in and one out, and what is known of it here."""
+PLENTY = 10_000_000
+TIMEOUT = 1.0
+"""Seconds after which an answer is no longer waited for."""
 
 
 @dataclass
-class Spending:
-    """What tenants spend and operators allow, at the clock's time. Jobs are of the domain's tenant unless said."""
+class NamedLocal:
+    """An embedding provider that goes by the local one's name: all tests share a deployment, with vectors of one model.
+
+    `most` is what it says a call uses at most, if that is not to be the truth.
+    """
+
+    inner: OpenAIEmbeddingProvider
+    model: EmbeddingModel = LOCAL
+    most: int | None = None
+
+    async def embed(self, texts: Sequence[str], *, admit: Admit | None = None) -> Embeddings:
+        return await self.inner.embed(texts, admit=admit)
+
+    def bound(self, texts: Sequence[str]) -> Usage:
+        told = self.inner.bound(texts)
+        tokens = told.input_tokens if self.most is None else self.most
+        return Usage(told.provider, told.model, told.operation, tokens, items=told.items)
+
+
+@dataclass
+class Spender:
+    """A tenant whose jobs are run with a provider that costs."""
 
     domain: Domain
-    clock: SetClock
-    releaser: Releaser
-    breakers: BreakerService
-    deferrals: PostgresDeferralStore
-    holds: CreditHolds
+    provider: FakeOpenAI
     credits: PostgresCreditStore
-    tail: NoTail
-    principal: Principal
-    budgets: list[BudgetKey] = field(default_factory=list)
+    embedder: NamedLocal
+    extractor: ExtractionProvider
+    settings: Settings
 
-    @property
-    def now(self) -> datetime:
-        return self.clock.moment
+    async def grant(self, amount: int) -> None:
+        """Gives the tenant credits."""
+        await self.domain.money.give(self.domain.tenant, amount)
 
-    def pass_time(self, **delta: float) -> datetime:
-        """Lets time go by."""
-        self.clock.moment += timedelta(**delta)
-        return self.clock.moment
-
-    def next_day(self) -> datetime:
-        """Goes to the first moment of the next day."""
-        self.clock.moment = Calendar(UTC).day_end(self.now)
-        return self.clock.moment
-
-    async def fund(self, amount: int = PLENTY, tenant_id: TenantId | None = None) -> None:
-        """Gives a tenant credits."""
-        grant = Grant(GrantId(new_id()), amount, amount, 0, None, "", self.now)
-        await self.credits.add_credits(tenant_id or self.domain.tenant, grant, Cause(), None, now=self.now)
-
-    def key(
-        self, scope: BudgetScope = BudgetScope.TENANT, user_id: UserId | None = None, tenant_id: TenantId | None = None
-    ) -> BudgetKey:
-        """The budget of that scope that bounds the tenant's jobs."""
-        owner = DEPLOYMENT if scope is BudgetScope.DEPLOYMENT else (tenant_id or self.domain.tenant)
-        return BudgetKey(scope, owner, user_id)
-
-    async def limit(
-        self, amount: int | None, scope: BudgetScope = BudgetScope.TENANT, tenant_id: TenantId | None = None
-    ) -> None:
-        """Sets a daily budget, until the test ends."""
-        key = self.key(scope, tenant_id=tenant_id)
-        self.budgets.append(key)
-        await self.breakers.set_budget(self.principal, key, amount)
-
-    async def accept(
-        self, bound: int, user_id: UserId = ALICE, tenant_id: TenantId | None = None
-    ) -> tuple[JobRef, HoldVerdict]:
-        """A job that may cost so much, accepted as a call would."""
-        tenant_id = tenant_id or self.domain.tenant
-        accepted = await self.domain.memories.create(tenant_id, NewMemory(user_id, "I moved to Lyon."))
+    async def job(self, *, text: str = "Ann moved to Lyon.", held: int = PLENTY) -> JobRef:
+        """A job as a call leaves it, with so much set aside."""
+        with self.gratis():
+            accepted = await self.domain.memories.create(self.domain.tenant, NewMemory(UserId("alice"), text))
         assert accepted.job is not None
-        ref = JobRef(tenant_id, accepted.job.id)
-        async with self.domain.database.tenant_tx(tenant_id) as connection:
-            await connection.execute(
-                "UPDATE jobs SET cost_bound = $2, run_at = $3, hinted_at = NULL WHERE job_id = $1",
-                *(ref.job_id, bound, self.now),
-            )
-            request = HoldRequest(ref.job_id, user_id, bound)
-            (verdict,) = await self.holds.hold_in(connection, tenant_id, [request], now=self.now)
-            if isinstance(verdict, Deferred):
-                event = JobEvent(2, JobState.DEFERRED, 0, self.now, run_at=verdict.until)
-                await connection.execute(
-                    "UPDATE jobs SET state = 'DEFERRED', run_at = $2, deferred_at = $3, deferral_reason = $4,"
-                    " last_seq = 2 WHERE job_id = $1",
-                    *(ref.job_id, verdict.until, self.now, verdict.reason),
-                )
-                await connection.execute(
-                    "INSERT INTO job_events (tenant_id, job_id, seq, event, created_at) VALUES ($1, $2, 2, $3, $4)",
-                    *(tenant_id, ref.job_id, event, self.now),
-                )
-        return ref, verdict
+        ref = JobRef(self.domain.tenant, accepted.job.id)
+        if held:
+            request = HoldRequest(ref.job_id, UserId("alice"), held)
+            async with self.domain.database.tenant_tx(ref.tenant_id) as connection:
+                await self.domain.money.holds.hold_in(connection, ref.tenant_id, [request], now=now())
+                await connection.execute("UPDATE jobs SET cost_bound = $2 WHERE job_id = $1", ref.job_id, held)
+        return ref
 
-    async def deferred(self, bound: int, count: int = 1, **whose: Any) -> list[JobRef]:
-        """Jobs that are put off."""
-        refs = []
-        for _ in range(count):
-            ref, verdict = await self.accept(bound, **whose)
-            assert isinstance(verdict, Deferred), verdict
-            refs.append(ref)
-        return refs
+    @contextmanager
+    def gratis(self) -> Iterator[None]:
+        """What is accepted within the block has nothing set aside for it."""
+        prices = self.domain.money.prices
+        set_before, prices.prices = prices.prices, dict.fromkeys(Operation, (0, 0, 0))
+        yield
+        prices.prices = set_before
 
-    async def held(self, bound: int, count: int = 1, **whose: Any) -> list[JobRef]:
-        """Jobs that may run."""
-        refs = []
-        for _ in range(count):
-            ref, verdict = await self.accept(bound, **whose)
-            assert isinstance(verdict, Held), verdict
-            refs.append(ref)
-        return refs
+    @asynccontextmanager
+    async def runner(
+        self, *, embedder: EmbeddingProvider | None = None, timeout: float = 30.0
+    ) -> AsyncIterator[JobRunner]:
+        """A runner of the tenant's jobs."""
+        store = PostgresEnrichmentStore(self.domain.database, self.domain.money.holds)
+        handler = EnrichmentHandler(store, embedder or self.embedder, self.extractor, SystemClock())
+        async with open_runner(self.domain, self.settings, SilentTail(), handler, timeout=timeout) as runner:
+            yield runner
 
-    async def end(self, ref: JobRef, *, cost: int = 0) -> int:
-        """Ends a job that waits, as if a worker had run it at that cost in micro-credits; what it was charged."""
-        async with self.domain.database.tenant_tx(ref.tenant_id) as connection:
-            await connection.execute(
-                "UPDATE jobs SET state = 'SUCCEEDED', ended_at = $2 WHERE job_id = $1", ref.job_id, self.now
-            )
-            await add_call(connection, ref, day=self.now, input_tokens=cost * 10_000)
-            charged = await self.holds.resolve_in(connection, ref.tenant_id, [ref.job_id], now=self.now)
-        return charged.get(ref.job_id, 0)
+    async def execute(self, ref: JobRef) -> Job:
+        """Runs a job until it has ended."""
+        async with self.runner() as runner:
+            return await runner.execute(ref)
 
-    async def states(self, refs: Sequence[JobRef]) -> list[JobState]:
-        """Where jobs stand."""
-        return [JobState(row["state"]) for row in await self.rows(refs)]
+    async def rows(self, query: str, *arguments: Any) -> Sequence[Mapping[str, Any]]:
+        """What the tenant sees of its rows."""
+        async with self.domain.database.tenant_tx(self.domain.tenant) as connection:
+            return [dict(row) for row in await connection.fetch(query, *arguments)]
 
-    async def reasons(self, refs: Sequence[JobRef]) -> list[DeferralReason | None]:
-        """Why jobs were put off."""
-        return [row["deferral_reason"] and DeferralReason(row["deferral_reason"]) for row in await self.rows(refs)]
+    async def calls(self, ref: JobRef) -> Sequence[Mapping[str, Any]]:
+        """The calls that stand written for a job."""
+        return await self.rows("SELECT * FROM ai_calls WHERE job_id = $1 ORDER BY attempt, call", ref.job_id)
 
-    async def rows(self, refs: Sequence[JobRef]) -> Sequence[dict[str, Any]]:
-        """Jobs as their rows have them, in that order."""
-        async with self.domain.database.system_tx() as connection:
-            rows = await connection.fetch(
-                "SELECT * FROM jobs WHERE job_id = ANY ($1::uuid[])", [ref.job_id for ref in refs]
-            )
-        by_id = {row["job_id"]: dict(row) for row in rows}
-        return [by_id[ref.job_id] for ref in refs]
+    async def hold(self, ref: JobRef) -> Mapping[str, Any]:
+        """What is or was set aside for a job."""
+        (hold,) = await self.rows("SELECT * FROM credit_holds WHERE job_id = $1", ref.job_id)
+        return hold
 
-    async def breaker(
-        self, scope: BudgetScope = BudgetScope.TENANT, user_id: UserId | None = None, tenant_id: TenantId | None = None
-    ) -> BreakerStatus:
-        """A breaker that there is."""
-        status = await self.breakers.status(self.key(scope, user_id, tenant_id))
-        assert status is not None
-        return status
+    async def entries(self, job_id: JobId) -> Sequence[tuple[EntryKind, Mapping[LedgerAccount, int]]]:
+        """What the ledger says of a job, in order."""
+        rows = await self.rows("SELECT * FROM ledger_entries WHERE job_id = $1 ORDER BY seq", job_id)
+        return [(EntryKind(row["kind"]), {place: row[place] for place in LedgerAccount if row[place]}) for row in rows]
 
-    async def state(self, scope: BudgetScope = BudgetScope.TENANT, user_id: UserId | None = None) -> BreakerState:
-        """Where a breaker stands."""
-        return (await self.breaker(scope, user_id)).budget.state
+    async def check(self) -> None:
+        """The ledger is whole, and nothing is set aside for jobs that have ended."""
+        verified = await self.credits.verify(self.domain.tenant, within=10.0)
+        assert verified.valid, verified
+        assert not await self.rows(
+            "SELECT job_id FROM credit_holds JOIN jobs USING (tenant_id, job_id)"
+            " WHERE credit_holds.state = 'PENDING' AND ended_at IS NOT NULL"
+        )
 
-    async def close(self) -> None:
-        """Takes away what bounds other tests' jobs, and the jobs that wait."""
-        for key in self.budgets:
-            await self.breakers.set_budget(self.principal, key, None)
-        async with self.domain.database.system_tx() as connection:
-            await connection.execute("DELETE FROM budget_days WHERE tenant_id = $1", DEPLOYMENT)
-            await connection.execute("DELETE FROM jobs WHERE state = 'DEFERRED'")
+    def bill(self) -> int:
+        """What the provider charges, in pico-dollars."""
+        return self.provider.bill(PRICES)
 
+    def charge(self) -> int:
+        """What a job costs that alone made up the provider's bill."""
+        return charge(self.bill(), 0, margin_basis_points=MARGIN)
 
-async def add_call(connection: Connection, ref: JobRef, *, day: datetime, input_tokens: int, **columns: Any) -> None:
-    """A call of a provider that costs a pico-dollar a token."""
-    values = {
-        "tenant_id": ref.tenant_id,
-        "job_id": ref.job_id,
-        "attempt": 1,
-        "call": 1,
-        "user_id": ALICE,
-        "day": day.date(),
-        "provider": "openai",
-        "model": "small",
-        "operation": "embed",
-        "state": "DONE",
-        "input_tokens": input_tokens,
-        "output_tokens": 0,
-        "items": 1,
-        "input_price": 1,
-        "output_price": 2,
-        "fee": 0,
-        "started_at": day,
-        "ended_at": day,
-        **columns,
-    }
-    places = ", ".join(f"${number}" for number in range(1, len(values) + 1))
-    await connection.execute(
-        f"INSERT INTO ai_calls ({', '.join(values)}) VALUES ({places})",
-        *values.values(),
-    )
+    async def job_of(self, ref: JobRef) -> Job:
+        """The job as it is now."""
+        return await job_of(self.domain, ref)
 
 
 @asynccontextmanager
-async def open_spending(domain: Domain) -> AsyncIterator[Spending]:
-    """A time of the test's own, far from that of others, at noon of a day on which nothing was spent."""
-    clock = SetClock(datetime(2040, 1, 1, 12, tzinfo=UTC) + timedelta(days=30 * next(_MOMENTS)))
-    database, tail = domain.database, NoTail()
-    calendar = Calendar(UTC)
-    holds = CreditHolds(calendar, margin_basis_points=0)
-    deferrals = PostgresDeferralStore(database, holds, calendar)
-    breakers = breakers_of(database, clock)
-    principal = Principal(domain.tenant, ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.FREE, TierLimits(100))
-    spending = Spending(
-        domain,
-        clock,
-        Releaser(deferrals, breakers, tail, clock),  # type: ignore[arg-type]
-        breakers,
-        deferrals,
-        holds,
-        PostgresCreditStore(database),
-        tail,
-        principal,
-    )
-    try:
-        yield spending
-    finally:
-        await spending.close()
+async def open_spender(domain: Domain, settings: Settings) -> AsyncIterator[Spender]:
+    """Of the domain's tenant, with plenty of credits."""
+    async with AsyncExitStack() as opened:
+        server = await opened.enter_async_context(FakeOpenAI(dimensions=LOCAL.dimensions))
+        endpoint = await opened.enter_async_context(
+            OpenAIEndpoint(api_key=server.api_key, base_url=server.base_url, timeout=TIMEOUT, max_concurrency=8)
+        )
+        embedding = OpenAIEmbeddingProvider(endpoint, model=EMBEDDER, dimensions=LOCAL.dimensions)
+        opened.push_async_callback(embedding.close)
+        for operation, model in ((Operation.EMBED, EMBEDDER), (Operation.EXTRACT, EXTRACTOR)):
+            input_price, output_price = PRICES[model]
+            domain.money.prices.set(operation, input_price=input_price, output_price=output_price)
+        extraction = OpenAIExtractionProvider(endpoint, model=EXTRACTOR)
+        credits = PostgresCreditStore(domain.database)
+        yield Spender(domain, server, credits, NamedLocal(embedding), extraction, settings)

@@ -45,7 +45,8 @@ def mrkdwn(alert: Alert) -> str:
 
 
 def _facts(alert: Alert) -> Iterator[tuple[str, str]]:
-    for name, value in list(alert.details.items())[:MAX_LINES]:
+    given = [(name, value) for name, value in alert.details.items() if value not in (None, "")]
+    for name, value in given[:MAX_LINES]:
         yield one_line(name, MAX_VALUE), one_line(_shown(value), MAX_VALUE)
     yield "kind", alert.kind
     if alert.tenant_id.int:

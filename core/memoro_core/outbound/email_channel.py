@@ -114,13 +114,14 @@ class EmailChannel:
     def _what_failed(self, error: Exception) -> str:
         if (reason := tls_failure(error)) is not None:
             return reason
-        if isinstance(error, aiosmtplib.SMTPNotSupported):
-            return "the server does not offer what the settings ask for"
         if isinstance(error, TimeoutError):
             return f"no answer within {self._server.timeout:g} s"
         if isinstance(error, aiosmtplib.SMTPServerDisconnected):
             return "the connection broke before the email was taken"
-        return "the server can't be reached"
+        if isinstance(error, OSError):
+            return "the server can't be reached"
+        # What the server does not offer, in the library's own words.
+        return one_line(str(error), _MAX_ANSWER)
 
 
 def _answer(error: aiosmtplib.SMTPResponseException) -> str:

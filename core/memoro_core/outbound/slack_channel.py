@@ -13,6 +13,7 @@ from typing import Final
 import aiohttp
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
+from slack_sdk.web.async_slack_response import AsyncSlackResponse
 from slack_sdk.webhook.async_client import AsyncWebhookClient
 
 from memoro_core.alerts.model import Alert, Sent
@@ -65,7 +66,7 @@ class SlackBot:
                 channel=self._channel, text=mrkdwn(alert), unfurl_links=False, unfurl_media=False
             )
         except SlackApiError as error:
-            return _refused(error.response.status_code, error.response.get("error"), error.response.headers)
+            return _rejected(error.response)
         except (aiohttp.ClientError, OSError) as error:
             return Sent(_what_failed(error))
         return Sent()
@@ -97,8 +98,17 @@ async def open_slack(
             yield SlackBot(token or "", channel, session, tls, api_url=api_url)
 
 
-def _refused(status: int, answer: object, headers: Mapping[str, str]) -> Sent:
-    words = one_line(str(answer), _MAX_ANSWER) if answer else ""
+def _rejected(response: AsyncSlackResponse | aiohttp.ClientResponse) -> Sent:
+    """What a response to a bot says: what stood there may be something else than Slack."""
+    if isinstance(response, aiohttp.ClientResponse):
+        return _refused(response.status, "", response.headers)
+    answer = response.data
+    words = answer.get("error") if isinstance(answer, Mapping) else answer
+    return _refused(response.status_code, words if isinstance(words, str) else "", response.headers)
+
+
+def _refused(status: int, answer: str, headers: Mapping[str, str]) -> Sent:
+    words = one_line(answer, _MAX_ANSWER)
     return Sent(f"answered {status} {words}".strip(), _retry_after(status, headers))
 
 

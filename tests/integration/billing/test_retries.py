@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 import pytest_asyncio
 
-from memoro_core.billing.model import BudgetScope, DeferralReason
+from memoro_core.billing.model import DeferralReason
 from memoro_core.errors import MemoroError, Reason
 from memoro_core.idempotency import Idempotency
 from memoro_core.jobs.model import JobRef, JobState
@@ -38,9 +38,9 @@ class World:
 
     async def failed(self, messages: int = 0) -> JobRef:
         """A job that has failed."""
-        self.domain.prices.set(Operation.EMBED, 0, fee=0)
+        self.domain.money.prices.set(Operation.EMBED, fee=0)
         ref = await self.operations.failed_job(reason=self.reason, messages=messages)
-        self.domain.prices.set(Operation.EMBED, 0, fee=FEE)
+        self.domain.money.prices.set(Operation.EMBED, fee=FEE)
         return ref
 
     async def statuses(self, ref: JobRef) -> set[MemoryStatus]:
@@ -77,7 +77,7 @@ async def test_a_retry_is_held_for_what_is_left_of_the_work(world: World) -> Non
         2 * FEE,
         [old.memory_ids[0], old.memory_ids[2]],
     )
-    assert await domain.money.held(domain.tenant) == {made.id: 2 * FEE}
+    assert await domain.money.holds_of(domain.tenant) == {made.id: 2 * FEE}
     again = await world.jobs.retry(ref.tenant_id, ref.job_id, idempotency=REQUEST)
     assert again == made
     assert await domain.count("credit_holds") == 1
@@ -119,7 +119,7 @@ async def test_requeued_jobs_are_retried_as_far_as_credits_go(world: World) -> N
     refs = [await world.failed() for _ in range(5)]
     await domain.money.give(domain.tenant, 3 * FEE)
     assert await world.requeue() == (3, 2)
-    assert list((await domain.money.held(domain.tenant)).values()) == [FEE] * 3
+    assert list((await domain.money.holds_of(domain.tenant)).values()) == [FEE] * 3
     assert await domain.count("jobs") == 5 + 3
     async with domain.database.tenant_tx(domain.tenant) as connection:
         rows = await connection.fetch(
@@ -135,7 +135,7 @@ async def test_beyond_a_budget_retries_are_put_off(world: World) -> None:
     domain = world.domain
     refs = [await world.failed() for _ in range(3)]
     await domain.money.give(domain.tenant, 9 * FEE)
-    await domain.money.limit(domain.tenant, BudgetScope.TENANT, FEE)
+    await domain.money.limit(domain.tenant, "TENANT", FEE)
     assert await world.requeue() == (3, 0)
     async with domain.database.tenant_tx(domain.tenant) as connection:
         rows = await connection.fetch("SELECT job_id FROM jobs WHERE retry_of = ANY ($1)", [ref.job_id for ref in refs])
@@ -150,12 +150,12 @@ async def test_beyond_a_budget_retries_are_put_off(world: World) -> None:
         (event,) = await domain.job_store.events_after(domain.tenant, job.id, 0, limit=10)
         assert (event.seq, event.state, event.run_at) == (1, job.state, job.run_at)
         assert (job.run_at > job.created_at) == (job.state is JobState.DEFERRED)
-    assert len(await domain.money.held(domain.tenant)) == 1
+    assert len(await domain.money.holds_of(domain.tenant)) == 1
 
 
 async def test_what_has_no_price_is_not_retried(world: World) -> None:
     ref = await world.failed()
-    world.domain.prices.unknown.add(Operation.EXTRACT)
+    del world.domain.money.prices.prices[Operation.EXTRACT]
     with pytest.raises(MemoroError) as caught:
         await world.jobs.retry(ref.tenant_id, ref.job_id, idempotency=REQUEST)
     assert caught.value.reason is Reason.PRICE_UNKNOWN

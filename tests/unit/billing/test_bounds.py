@@ -19,7 +19,7 @@ from memoro_core.memory.drafting import draft_messages, draft_text
 from memoro_core.memory.enrichment import text_to_embed
 from memoro_core.memory.enrichment_ports import MAX_PRECEDING, MAX_PRECEDING_CHARS
 from memoro_core.memory.model import Memory, NewConversation, NewMemory, NewMessage
-from tests.support.providers import SetPrices
+from tests.support.pricing import FixedPrices
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 ALICE = UserId("alice")
@@ -39,7 +39,7 @@ def messages(*words: str) -> list[Memory]:
     return list(draft_messages(new, JobId(new_id()), NOW))
 
 
-def bounds(prices: SetPrices, *, margin: int = 5_000, extracts: bool = True) -> CostBounds:
+def bounds(prices: FixedPrices, *, margin: int = 5_000, extracts: bool = True) -> CostBounds:
     return CostBounds(prices, EMBEDDER, EXTRACTOR if extracts else None, margin_basis_points=margin)
 
 
@@ -52,17 +52,17 @@ def test_500_tokens_at_a_hundredth_of_a_cent_for_a_thousand_with_half_on_top() -
 
 
 def test_nothing_is_measured_where_nothing_costs_anything() -> None:
-    prices = SetPrices()
+    prices = FixedPrices()
     assert bounds(prices).bound([text("x" * 10_000)], at=NOW) == 0
     assert bounds(prices).free(NOW)
-    prices.set(Operation.EXTRACT, 0, fee=1)
+    prices.set(Operation.EXTRACT, fee=1)
     assert not bounds(prices).free(NOW)
 
 
 def test_a_fee_is_for_each_text_and_without_margin() -> None:
-    prices = SetPrices()
-    prices.set(Operation.EMBED, 0, fee=7)
-    prices.set(Operation.EXTRACT, 0, fee=5)
+    prices = FixedPrices()
+    prices.set(Operation.EMBED, fee=7)
+    prices.set(Operation.EXTRACT, fee=5)
     assert bounds(prices).bound(messages("one", "two", "three"), at=NOW) == 3 * (7 + 5)
     assert bounds(prices, extracts=False).bound(messages("one", "two", "three"), at=NOW) == 3 * 7
 
@@ -71,9 +71,9 @@ def test_a_fee_is_for_each_text_and_without_margin() -> None:
 def test_an_estimate_has_the_lines_that_the_bound_is_made_of(
     words: list[str], embed: int, read: int, written: int, fee: int, margin: int
 ) -> None:
-    prices = SetPrices()
-    prices.set(Operation.EMBED, embed, fee=fee)
-    prices.set(Operation.EXTRACT, read, written)
+    prices = FixedPrices()
+    prices.set(Operation.EMBED, input_price=embed, fee=fee)
+    prices.set(Operation.EXTRACT, input_price=read, output_price=written)
     reckoned, memories = bounds(prices, margin=margin), messages(*words)
     lines = reckoned.estimate(memories, at=NOW)
     assert [line.usage.operation for line in lines] == [Operation.EMBED, Operation.EXTRACT]
@@ -88,9 +88,9 @@ def test_an_estimate_has_the_lines_that_the_bound_is_made_of(
     st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=MAX_PRECEDING_CHARS), max_size=MAX_PRECEDING),
 )
 def test_a_job_is_bounded_whatever_turns_it_finds_before_its_messages(words: list[str], turns: list[str]) -> None:
-    prices = SetPrices()
-    prices.set(Operation.EMBED, 3)
-    prices.set(Operation.EXTRACT, 5, 11)
+    prices = FixedPrices()
+    prices.set(Operation.EMBED, input_price=3)
+    prices.set(Operation.EXTRACT, input_price=5, output_price=11)
     memories = messages(*words)
     asked = [
         EXTRACTOR.bound(ExtractionSource(memory.text, memory.speaker, memory.occurred_at, turns)) for memory in memories
@@ -101,8 +101,8 @@ def test_a_job_is_bounded_whatever_turns_it_finds_before_its_messages(words: lis
 
 
 def test_what_has_no_price_is_refused_by_its_name() -> None:
-    prices = SetPrices()
-    prices.unknown.add(Operation.EMBED)
+    prices = FixedPrices()
+    del prices.prices[Operation.EMBED]
     with pytest.raises(MemoroError) as caught:
         CostBounds(prices, LocalEmbeddingProvider(), None, margin_basis_points=0).bound([text("hello")], at=NOW)
     assert (caught.value.code, caught.value.reason) == (Code.FAILED_PRECONDITION, Reason.PRICE_UNKNOWN)

@@ -132,6 +132,9 @@ async def test_usage_of_all_pages_with_one_sum(server: ScriptedServer, client: A
         *(date(2025, 3, 4), AiOperation.EMBED, 50),
     )
     assert (used.rows[1].day, used.rows[1].operation, used.rows[1].calls) == (None, None, 1)
+    server.script("GetUsage", service.GetUsageResponse(rows=[row, rest], next_page_token="t", charged=9))
+    nothing = await client.billing.usage(limit=0)
+    assert (nothing.rows, nothing.charged) == ((), 9)
     request = server.requests("GetUsage")[0]
     assert (request.from_date, request.to_date, request.user_id) == ("2025-03-01", "2025-03-04", "ann")
     assert list(request.group_by) == [service.USAGE_DIMENSION_DAY]

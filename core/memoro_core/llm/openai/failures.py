@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-import httpx
 from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError
 
 from memoro_core.errors import ProviderError
 
 MAX_RETRY_AFTER: Final = 3600.0
 _RETRYABLE_STATUSES: Final = frozenset({408, 409, 425, 429})
-_NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-"""Causes of failures that leave no doubt that the provider was not asked."""
+_NOT_SENT: Final = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
+"""Causes of failures that leave no doubt that the provider was not asked. By name: which library they are from depends
+on the version of the SDK."""
 _CODE: Final = re.compile(r"[a-z][a-z0-9_.-]{0,63}", re.IGNORECASE)
 
 
@@ -30,7 +30,7 @@ def provider_error(error: Exception) -> ProviderError:
 
     A status other than 200 is an answer for which nothing is charged; what is sent and not answered is unaccounted.
     """
-    sent = not isinstance(error.__cause__, _NOT_SENT)
+    sent = type(error.__cause__).__name__ not in _NOT_SENT
     if isinstance(error, TimeoutError | APITimeoutError):
         return ProviderError("the model provider did not answer in time", retryable=True, unaccounted=sent)
     if isinstance(error, APIConnectionError):

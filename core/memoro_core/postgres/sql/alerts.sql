@@ -7,18 +7,18 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)
 ON CONFLICT (dedupe_key) DO NOTHING;
 
 -- name: claim_alerts
--- Takes up to $3 alerts that are due at $1, the longest due first. They are due again at $2 unless their attempt has been settled
--- by then. Runs across tenants.
+-- Takes up to $3 alerts that are due at $1, critical ones first, then the longest due. They are due again at $2 unless their
+-- attempt has been settled by then. Runs across tenants.
 WITH due AS (
     SELECT alert_id
     FROM alerts
     WHERE state = 'PENDING' AND next_attempt_at <= $1
-    ORDER BY next_attempt_at
+    ORDER BY severity <> 'CRITICAL', next_attempt_at
     LIMIT $3
     FOR UPDATE SKIP LOCKED
 )
 UPDATE alerts
-SET attempt = attempt + 1, lease = lease + 1, next_attempt_at = $2
+SET attempt = attempt + 1, lease = lease + 1, next_attempt_at = $2, error = ''
 FROM due
 WHERE alerts.alert_id = due.alert_id
 RETURNING alerts.alert_id, tenant_id, dedupe_key, kind, severity, title, details, created_at, attempt, lease, delivered_over;
