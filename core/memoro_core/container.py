@@ -11,22 +11,29 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 
+from memoro_core.alerts.delivery import AlertDeliverer
+from memoro_core.alerts.queue_monitor import QueueMonitor
+from memoro_core.alerts.retry import AlertPolicy
+from memoro_core.alerts.service import AlertService
 from memoro_core.billing.bounds import CostBounds
+from memoro_core.billing.breaker_service import BreakerService
 from memoro_core.billing.calendar import Calendar
 from memoro_core.billing.guard import CostGuard
 from memoro_core.billing.prices import PriceBook
 from memoro_core.billing.pricing import PricingService
 from memoro_core.billing.service import BillingService
+from memoro_core.billing.usage import UsageService
 from memoro_core.clock import Clock, SystemClock
 from memoro_core.graph.service import GraphService
 from memoro_core.jobs.cron import Cron, time_zone_of
+from memoro_core.jobs.deferral_ports import DeferralStore
 from memoro_core.jobs.heart import Heart, LeaseStore, WorkerIdentity
 from memoro_core.jobs.hinter import BackgroundHinter
 from memoro_core.jobs.model import JobKind
-from memoro_core.jobs.operation_ports import DeferralStore
 from memoro_core.jobs.operations import OperationsService
 from memoro_core.jobs.ports import EventTail, HintQueue, JobStore
 from memoro_core.jobs.recurring import Recurring, Schedule
+from memoro_core.jobs.releasing import Releaser
 from memoro_core.jobs.retention import Retention, RetentionPolicy
 from memoro_core.jobs.retry import RetryPolicy
 from memoro_core.jobs.run_ports import JobHandler, RunStore
@@ -43,8 +50,11 @@ from memoro_core.memory.priority import PriorityRule
 from memoro_core.memory.search import SearchService
 from memoro_core.memory.service import MemoryService
 from memoro_core.memory.words import WordVectors
+from memoro_core.outbound.alert_router import open_alert_router
 from memoro_core.outbound.sender import open_sender
+from memoro_core.postgres.alert_store import PostgresAlertStore
 from memoro_core.postgres.answer_store import PostgresAnswerStore
+from memoro_core.postgres.budget_store import PostgresBudgetStore
 from memoro_core.postgres.call_store import PostgresCallStore
 from memoro_core.postgres.credit_holds import CreditHolds
 from memoro_core.postgres.credit_store import PostgresCreditStore
@@ -68,6 +78,7 @@ from memoro_core.postgres.scheduling_store import PostgresSchedulingStore
 from memoro_core.postgres.search_store import PostgresSearchStore
 from memoro_core.postgres.service_check import check_service_role
 from memoro_core.postgres.tenancy_store import PostgresTenancyStore
+from memoro_core.postgres.usage_store import PostgresUsageStore
 from memoro_core.postgres.webhook_store import PostgresWebhookStore
 from memoro_core.queue.hints import RedisHintQueue
 from memoro_core.redis.client import RedisClient, open_redis
@@ -99,6 +110,8 @@ class Container:
     graph: GraphService
     jobs: JobsService
     operations: OperationsService
+    breakers: BreakerService
+    usage: UsageService
     watcher: JobWatcher
     tenant_watcher: TenantWatcher
     tenancy: TenancyService
@@ -116,6 +129,9 @@ class Container:
     credit_holds: CreditHolds
     webhooks: WebhooksService
     webhook_deliverer: WebhookDeliverer
+    alerts: AlertService
+    alert_deliverer: AlertDeliverer
+    queue_monitor: QueueMonitor
 
 
 @asynccontextmanager
@@ -144,20 +160,18 @@ async def open_container(
         calendar = Calendar(time_zone_of(settings.time_zone))
         margin = settings.margin_basis_points
         holds = CreditHolds(calendar, margin_basis_points=margin)
-        prices = await stack.enter_async_context(
-            PriceBook(PostgresPriceStore(database), clock, refresh=settings.price_refresh)
-        )
+        price_store = PostgresPriceStore(database)
+        prices = await stack.enter_async_context(PriceBook(price_store, clock, refresh=settings.price_refresh))
         bounds = CostBounds(prices, providers.embedding, extractor, margin_basis_points=margin)
         calls = PostgresCallStore(database, holds, margin_basis_points=margin)
         job_store, run_store = PostgresJobStore(database, holds), PostgresRunStore(database, holds)
         waiting = PostgresSchedulingStore(database)
         retry = RetryPolicy(settings.job_retry_base, settings.job_retry_max)
         hints = RedisHintQueue(redis)
-        price_store = PostgresPriceStore(database)
-        prices = await stack.enter_async_context(PriceBook(price_store, clock, refresh=settings.price_refresh))
-        bounds = CostBounds(prices, providers.embedding, extractor, margin_basis_points=settings.margin_basis_points)
         retries = PostgresRetryStore(database, holds, bounds)
-        deferrals = PostgresDeferralStore(database)
+        breakers = BreakerService(PostgresBudgetStore(database), calendar, clock)
+        deferrals = PostgresDeferralStore(database, holds, calendar)
+        releaser = Releaser(deferrals, breakers, tail, clock)
         tenancy_store = PostgresTenancyStore(database)
         authenticator = Authenticator(tenancy_store, clock, ttl=settings.auth_cache_ttl)
         worker = _this_worker(settings, clock)
@@ -197,13 +211,17 @@ async def open_container(
             max_attempts=settings.job_max_attempts,
         )
         stack.push_async_callback(memories.close)
-        billing = BillingService(PostgresCreditStore(database), clock)
+        credit_store = PostgresCreditStore(database)
+        billing = BillingService(credit_store, clock)
         recurring = _recurring(settings, database, billing, clock)
         stack.push_async_callback(recurring.close)
         webhook_store = PostgresWebhookStore(database)
         seal = SecretSeal(settings.secret_key.get_secret_value() if settings.secret_key else None)
         sender = await stack.enter_async_context(open_sender(allow_private=settings.webhook_allow_private))
-        pricing = PricingService(price_store, prices, bounds, billing, clock)
+        alert_store, queue_store = PostgresAlertStore(database), PostgresQueueStore(database, holds)
+        answers = PostgresAnswerStore(database)
+        alert_router = await stack.enter_async_context(open_alert_router(settings))
+        pricing = PricingService(price_store, prices, bounds, credit_store, clock)
         yield Container(
             settings=settings,
             clock=clock,
@@ -220,15 +238,17 @@ async def open_container(
             graph=GraphService(PostgresGraphStore(database), clock),
             jobs=JobsService(job_store, retries, tail, clock, max_attempts=settings.job_max_attempts),
             operations=OperationsService(
-                PostgresQueueStore(database, holds),
+                queue_store,
                 retries,
-                deferrals,
-                PostgresAnswerStore(database),
+                releaser,
+                answers,
                 tail,
                 clock,
                 max_attempts=settings.job_max_attempts,
                 time_zone=time_zone_of(settings.time_zone),
             ),
+            breakers=breakers,
+            usage=UsageService(PostgresUsageStore(database), breakers, calendar, clock),
             watcher=await stack.enter_async_context(JobWatcher(job_store, tail, heartbeat=settings.watch_heartbeat)),
             tenant_watcher=await stack.enter_async_context(
                 TenantWatcher(PostgresFeedStore(database), tail, heartbeat=settings.watch_heartbeat)
@@ -240,7 +260,7 @@ async def open_container(
             deferrals=deferrals,
             job_runner=runner,
             scheduler=Scheduler(
-                run_store, deferrals, waiting, hints, tail, clock, retry, hint_timeout=settings.hint_timeout
+                run_store, releaser, waiting, hints, tail, clock, retry, hint_timeout=settings.hint_timeout
             ),
             waiting=waiting,
             hints=hints,
@@ -257,6 +277,23 @@ async def open_container(
                 DeliveryPolicy(),
                 interval=settings.webhook_interval,
                 retention=timedelta(seconds=settings.webhook_retention),
+            ),
+            alerts=AlertService(alert_router, answers, clock),
+            alert_deliverer=AlertDeliverer(
+                alert_store,
+                alert_router,
+                clock,
+                AlertPolicy(),
+                interval=settings.alert_interval,
+                retention=timedelta(seconds=settings.alert_retention),
+            ),
+            queue_monitor=QueueMonitor(
+                queue_store,
+                alert_store,
+                clock,
+                waiting=settings.alert_queue_waiting,
+                failed=settings.alert_queue_failed,
+                time_zone=time_zone_of(settings.time_zone),
             ),
         )
 

@@ -2,7 +2,7 @@
 
 In a test: `async with FakeOpenAI() as server`, then `server.base_url`; `server.script("embeddings", Fault(status=429))`
 says what the next requests get, one fault each, before the server is itself again; `server.requests` and
-`server.billed` tell what came and what was charged; `server.bill` has it in money, by prices of its own, and
+`server.billed` tell what came and what was charged; `server.bill` has it in money, by prices of its own;
 `server.tokens_of` counts the tokens of a text. While `server.open` is not set, requests wait for their answers.
 
 A request is billed once its answer is made, whether or not anybody is there to take it any more.

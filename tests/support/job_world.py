@@ -42,6 +42,7 @@ from memoro_core.postgres.scheduling_store import PostgresSchedulingStore
 from memoro_core.postgres.tenancy_store import PostgresTenancyStore
 from memoro_core.tenancy.model import Tier
 from memoro_core.tenancy.service import TenancyService
+from tests.support.deferrals import deferrals_of
 from tests.support.domain import Hints, fresh_name
 from tests.support.job_model import JobRecord, Memories
 from tests.support.pricing import Money
@@ -254,7 +255,7 @@ async def open_job_world(database: Database, now: datetime) -> AsyncIterator[Job
         PostgresRunStore(database, money.holds),
         PostgresLeaseStore(database),
         PostgresSchedulingStore(database),
-        PostgresDeferralStore(database),
+        deferrals_of(database),
         PostgresQueueStore(database, money.holds),
         PostgresRetryStore(database, money.holds, money.bounds),
     )

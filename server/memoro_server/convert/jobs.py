@@ -96,6 +96,7 @@ def from_job(job: Job) -> jobs_pb2.Job:
         start_time=from_time_or_none(job.started_at),
         end_time=from_time_or_none(job.ended_at),
         retry_of=str(job.retry_of) if job.retry_of else "",
+        cost_bound=job.cost_bound,
     )
 
 
