@@ -198,7 +198,7 @@ class CreditMachine(RuleBasedStateMachine):
         attempt=st.integers(1, 3),
         state=st.sampled_from(["OPEN", "DONE", "DONE"]),
         failed=st.booleans(),
-        tokens=st.integers(0, 40_000),
+        tokens=st.integers(0, 40_000) | st.integers(0, 40).map(lambda thousands: thousands * 1_000),
         price=st.sampled_from([0, 7, 100, 333]),
         items=st.integers(0, 3),
         request=st.integers(0, 1),
