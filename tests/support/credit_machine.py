@@ -176,7 +176,7 @@ class CreditMachine(RuleBasedStateMachine):
     @rule(number=numbers, amount=st.integers(1, 600), margin=margins, crash=crashes)
     def extend(self, number: int, amount: int, margin: int, crash: Crash) -> None:
         job_id = self.holding(number) or self.job(number)
-        if job_id in self.model.ended or not self.run(self.known(job_id)):
+        if job_id in self.model.ended or job_id not in self.model.accepted:
             return
 
         async def work() -> int | None:
@@ -200,12 +200,6 @@ class CreditMachine(RuleBasedStateMachine):
     def user_of_job(self, job_id: JobId) -> UserId:
         return user_of((job_id.int ^ self.world.tenant.int) - 1)
 
-    async def known(self, job_id: JobId) -> bool:
-        found: bool = await self.world.owner.fetchval(
-            "SELECT EXISTS (SELECT FROM jobs WHERE tenant_id = $1 AND job_id = $2)", self.world.tenant, job_id
-        )
-        return found
-
     @rule(number=numbers, made=st.lists(calls, min_size=1, max_size=3))
     def call(self, number: int, made: Sequence[ModelCall]) -> None:
         """A job calls a provider, and perhaps never learns of the answer."""
@@ -228,7 +222,7 @@ class CreditMachine(RuleBasedStateMachine):
 
         def reckon(model: CreditModel) -> Any:
             if end:
-                model.ended.update(job_ids)
+                model.end(job_ids)
             return model.resolve(job_ids, now=self.now)
 
         self.both(self.world.resolve(job_ids, end=end), reckon, crash)
