@@ -62,6 +62,9 @@ CREATE UNIQUE INDEX ledger_entries_by_job
     ON ledger_entries (tenant_id, job_id, (CASE kind WHEN 'EXTENSION' THEN seq WHEN 'HOLD' THEN 0 ELSE -1 END))
     WHERE job_id IS NOT NULL;
 CREATE INDEX ledger_entries_by_time ON ledger_entries USING brin (created_at);
+-- What a tenant's jobs were charged in some days.
+CREATE INDEX ledger_entries_settled ON ledger_entries (tenant_id, created_at) INCLUDE (available, held, job_id)
+    WHERE kind = 'SETTLEMENT';
 
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -164,7 +167,7 @@ CREATE TABLE ai_calls (
 );
 COMMENT ON COLUMN ai_calls.request_hash IS 'SHA-256 of what was asked: tells that a later attempt asked the same.';
 COMMENT ON COLUMN ai_calls.state IS 'OPEN: the tokens are the most it may use. PRESUMED: its answer was lost; the tokens are those of the same call made again, or else the most.';
-CREATE INDEX ai_calls_by_day ON ai_calls (tenant_id, day);
+CREATE INDEX ai_calls_by_day ON ai_calls (tenant_id, day, started_at);
 CREATE INDEX ai_calls_latest ON ai_calls (day, started_at);
 
 ------------------------------------------------------------------------------------------------------------------ budgets
@@ -191,7 +194,7 @@ CREATE TABLE budget_days (
     needed    bigint      NOT NULL DEFAULT 0,
     alerted   smallint    NOT NULL DEFAULT 0 CHECK (alerted IN (0, 50, 75, 100)),
     opened_at timestamptz,
-    PRIMARY KEY (tenant_id, scope, user_id, day)
+    PRIMARY KEY (tenant_id, day, scope, user_id)
 ) WITH (fillfactor = 50);
 COMMENT ON COLUMN budget_days.reserved IS 'What is set aside for jobs that have not ended.';
 COMMENT ON COLUMN budget_days.raised IS 'What resets have added to the limit of this day.';
@@ -221,7 +224,8 @@ CREATE TABLE alerts (
 COMMENT ON TABLE alerts IS 'What operators are told, each once: written in the transaction that it tells of, sent by workers.';
 COMMENT ON COLUMN alerts.tenant_id IS 'Whom it is about; 00000000-0000-0000-0000-000000000000: the deployment.';
 COMMENT ON COLUMN alerts.dedupe_key IS 'Says what, about whom, and on which day: an alert is raised once.';
-CREATE INDEX alerts_due ON alerts (next_attempt_at) WHERE state = 'PENDING';
+CREATE INDEX alerts_due ON alerts ((severity <> 'CRITICAL'), next_attempt_at) WHERE state = 'PENDING';
+CREATE INDEX alerts_ended ON alerts (ended_at) WHERE state <> 'PENDING';
 
 --------------------------------------------------------------------------------------------------------------------- jobs
 
@@ -231,6 +235,17 @@ ALTER TABLE jobs
     ADD COLUMN deferral_reason text CHECK (deferral_reason IN ('DEPLOYMENT', 'TENANT', 'USER', 'CREDITS'));
 COMMENT ON COLUMN jobs.cost_bound IS 'The most that it may cost, in micro-credits, as reckoned when it was accepted; 0: it costs nothing.';
 COMMENT ON COLUMN jobs.deferral_reason IS 'Why it was put off last: whose daily budget was used up, or that credits were missing when it was let go.';
+
+-- Jobs that are put off, in the order in which they are let go: those that cost nothing, of all tenants; a tenant's others; of
+-- these, what each budget holds back; and those that credits are missing for, the cheapest first.
+DROP INDEX jobs_deferred;
+CREATE INDEX jobs_deferred ON jobs ((cost_bound = 0), run_at) WHERE state = 'DEFERRED';
+CREATE INDEX jobs_to_pay ON jobs (tenant_id, run_at, job_id) WHERE state = 'DEFERRED' AND cost_bound > 0;
+CREATE INDEX jobs_over_budget ON jobs (deferral_reason, tenant_id, run_at, job_id)
+    WHERE state = 'DEFERRED' AND deferral_reason IN ('DEPLOYMENT', 'TENANT');
+CREATE INDEX jobs_over_user_budget ON jobs (tenant_id, user_id, run_at, job_id)
+    WHERE state = 'DEFERRED' AND deferral_reason = 'USER';
+CREATE INDEX jobs_unpaid ON jobs (tenant_id, cost_bound) WHERE state = 'DEFERRED' AND deferral_reason = 'CREDITS';
 
 ALTER TABLE api_keys DROP CONSTRAINT api_keys_scopes_check;
 ALTER TABLE api_keys ADD CHECK (scopes <@ ARRAY['read', 'write', 'jobs', 'admin', 'billing']);
@@ -274,7 +289,7 @@ GRANT SELECT (dedupe_key) ON alerts TO memoro_app;
 GRANT SELECT ON credit_accounts, ledger_entries, credit_grants, credit_holds, ai_calls TO memoro_system;
 GRANT INSERT ON prices TO memoro_system;
 GRANT INSERT, UPDATE, DELETE ON budgets TO memoro_system;
-GRANT SELECT, INSERT, UPDATE ON budget_days TO memoro_system;
+GRANT SELECT, INSERT, UPDATE, DELETE ON budget_days TO memoro_system;
 GRANT SELECT, INSERT, UPDATE, DELETE ON alerts TO memoro_system;
 
 -- migrate:down

@@ -1,150 +1,27 @@
-"""Administration: tenants and their keys, workers and queues. Every call needs a key with the scope ADMIN."""
+"""Administration: tenants and their keys, workers and queues, spending. Every call needs a key with the scope ADMIN."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
-from datetime import datetime
+from collections.abc import Iterable
+from datetime import date, datetime
 
-from memoro import convert, methods, paging, requests, wire
-from memoro.enums import JobKind, JobState, Scope
+from memoro import convert, convert_billing, methods, requests, wire
+from memoro.enums import AiOperation, AlertSeverity, BudgetScope, JobKind, JobState
+from memoro.tenants import AsyncKeys, AsyncTenants
 from memoro.transport import Transport
 from memoro.types import (
-    ApiKey,
+    AiCosts,
+    AlertChannelResult,
     ClearResult,
-    NewApiKey,
+    LedgerVerification,
+    Price,
     ProcessingStatus,
     QueueStatus,
     RequeueResult,
-    Tenant,
+    SpendBreaker,
     TriggerResult,
 )
 from memoro.v1 import admin_service_pb2
-
-
-class AsyncTenants:
-    """All tenants."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    async def create(
-        self,
-        name: str,
-        *,
-        display_name: str = "",
-        tier: str = "",
-        request_id: str | None = None,
-        timeout: float | None = None,
-    ) -> Tenant:
-        """Creates a tenant; the default tier is `free`. Raises AlreadyExists."""
-        request = admin_service_pb2.CreateTenantRequest(
-            request_id=requests.request_id_or_new(request_id), name=name, display_name=display_name, tier=tier
-        )
-        return convert.tenant((await self._transport.unary(methods.CREATE_TENANT, request, timeout)).tenant)
-
-    async def get(self, tenant_id: str, *, timeout: float | None = None) -> Tenant:
-        """One tenant. Raises NotFound."""
-        request = admin_service_pb2.GetTenantRequest(tenant_id=tenant_id)
-        return convert.tenant((await self._transport.unary(methods.GET_TENANT, request, timeout)).tenant)
-
-    def list(self, *, limit: int | None = None, timeout: float | None = None) -> AsyncGenerator[Tenant, None]:
-        """Tenants by name."""
-        return paging.items(
-            self._transport,
-            methods.LIST_TENANTS,
-            admin_service_pb2.ListTenantsRequest(),
-            lambda response: response.tenants,
-            convert.tenant,
-            limit=limit,
-            timeout=timeout,
-        )
-
-    async def update(
-        self,
-        tenant_id: str,
-        *,
-        display_name: str | None = None,
-        tier: str | None = None,
-        etag: str = "",
-        request_id: str | None = None,
-        timeout: float | None = None,
-    ) -> Tenant:
-        """Changes what is given. Raises NotFound, or Conflict when the tenant no longer has the `etag`."""
-        given = {"display_name": display_name, "tier": tier}
-        request = admin_service_pb2.UpdateTenantRequest(
-            request_id=requests.request_id_or_new(request_id),
-            tenant_id=tenant_id,
-            display_name=display_name,
-            tier=tier,
-            etag=etag,
-        )
-        request.update_mask.paths.extend(name for name, value in given.items() if value is not None)
-        return convert.tenant((await self._transport.unary(methods.UPDATE_TENANT, request, timeout)).tenant)
-
-    async def suspend(self, tenant_id: str, *, request_id: str | None = None, timeout: float | None = None) -> Tenant:
-        """Refuses the tenant's calls from now on; its data stays. Raises NotFound."""
-        request = admin_service_pb2.SuspendTenantRequest(
-            request_id=requests.request_id_or_new(request_id), tenant_id=tenant_id
-        )
-        return convert.tenant((await self._transport.unary(methods.SUSPEND_TENANT, request, timeout)).tenant)
-
-    async def resume(self, tenant_id: str, *, request_id: str | None = None, timeout: float | None = None) -> Tenant:
-        """Lets a suspended tenant call again. Raises NotFound."""
-        request = admin_service_pb2.ResumeTenantRequest(
-            request_id=requests.request_id_or_new(request_id), tenant_id=tenant_id
-        )
-        return convert.tenant((await self._transport.unary(methods.RESUME_TENANT, request, timeout)).tenant)
-
-
-class AsyncKeys:
-    """The keys of tenants."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    async def create(
-        self,
-        tenant_id: str,
-        *,
-        display_name: str = "",
-        scopes: Iterable[Scope] = (),
-        expire_time: datetime | None = None,
-        request_id: str | None = None,
-        timeout: float | None = None,
-    ) -> NewApiKey:
-        """Creates a key and shows its secret, this once. Default scopes: READ, WRITE and JOBS. Raises NotFound."""
-        request = admin_service_pb2.CreateApiKeyRequest(
-            request_id=requests.request_id_or_new(request_id),
-            tenant_id=tenant_id,
-            display_name=display_name,
-            scopes=[wire.enum_number(Scope, scope) for scope in scopes],
-            expire_time=wire.timestamp("expire_time", expire_time),
-        )
-        response = await self._transport.unary(methods.CREATE_API_KEY, request, timeout)
-        return NewApiKey(convert.api_key(response.api_key), response.secret or None)
-
-    def list(
-        self, tenant_id: str, *, limit: int | None = None, timeout: float | None = None
-    ) -> AsyncGenerator[ApiKey, None]:
-        """A tenant's keys, newest first, revoked ones included."""
-        return paging.items(
-            self._transport,
-            methods.LIST_API_KEYS,
-            admin_service_pb2.ListApiKeysRequest(tenant_id=tenant_id),
-            lambda response: response.api_keys,
-            convert.api_key,
-            limit=limit,
-            timeout=timeout,
-        )
-
-    async def revoke(
-        self, tenant_id: str, api_key_id: str, *, request_id: str | None = None, timeout: float | None = None
-    ) -> ApiKey:
-        """Ends a key, for good. Raises NotFound."""
-        request = admin_service_pb2.RevokeApiKeyRequest(
-            request_id=requests.request_id_or_new(request_id), tenant_id=tenant_id, api_key_id=api_key_id
-        )
-        return convert.api_key((await self._transport.unary(methods.REVOKE_API_KEY, request, timeout)).api_key)
 
 
 class AsyncAdmin:
@@ -245,3 +122,120 @@ class AsyncAdmin:
         )
         response = await self._transport.unary(methods.TRIGGER_PROCESSING, request, timeout)
         return TriggerResult(response.released, response.due)
+
+    async def ai_costs(
+        self, day: date | None = None, *, tenant_id: str = "", recent: int = 0, timeout: float | None = None
+    ) -> AiCosts:
+        """What a day's AI work has cost, of one tenant or of all; with the latest calls, 20 unless `recent` says more.
+
+        None: today. Days are those of the deployment's time zone. At most 100 calls are told.
+        """
+        request = admin_service_pb2.GetAiCostsRequest(
+            date="" if day is None else day.isoformat(), tenant_id=tenant_id, recent=recent
+        )
+        return convert_billing.ai_costs(await self._transport.unary(methods.GET_AI_COSTS, request, timeout))
+
+    async def breakers(self, tenant_id: str = "", *, timeout: float | None = None) -> tuple[SpendBreaker, ...]:
+        """How the daily budgets stand: the deployment's, and a tenant's with those of its users.
+
+        Without a tenant: the deployment's, and all that are not CLOSED.
+        """
+        request = admin_service_pb2.GetCircuitBreakerRequest(tenant_id=tenant_id)
+        response = await self._transport.unary(methods.GET_CIRCUIT_BREAKER, request, timeout)
+        return tuple(convert_billing.breaker(one) for one in response.breakers)
+
+    async def reset_breaker(
+        self,
+        scope: BudgetScope,
+        *,
+        tenant_id: str = "",
+        user_id: str = "",
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> SpendBreaker:
+        """Gives a budget as much again as it has for a day, and lets jobs that wait for it run as far as they fit.
+
+        Raises NotFound where there is no such budget.
+        """
+        request = admin_service_pb2.ResetCircuitBreakerRequest(
+            request_id=requests.request_id_or_new(request_id),
+            scope=wire.enum_number(BudgetScope, scope),
+            tenant_id=tenant_id,
+            user_id=user_id,
+        )
+        response = await self._transport.unary(methods.RESET_CIRCUIT_BREAKER, request, timeout)
+        return convert_billing.breaker(response.breaker)
+
+    async def set_budget(
+        self,
+        scope: BudgetScope,
+        limit: int | None,
+        *,
+        tenant_id: str = "",
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> SpendBreaker | None:
+        """Sets what may be spent in a day, in micro-credits; None: there is no limit, and so is what it returns.
+
+        With USER it is the limit of each single user of the tenant. What is committed today counts against it.
+        """
+        request = admin_service_pb2.SetBudgetRequest(
+            request_id=requests.request_id_or_new(request_id),
+            scope=wire.enum_number(BudgetScope, scope),
+            tenant_id=tenant_id,
+            limit=limit,
+        )
+        response = await self._transport.unary(methods.SET_BUDGET, request, timeout)
+        return convert_billing.breaker(response.breaker) if response.HasField("breaker") else None
+
+    async def set_price(
+        self,
+        provider: str,
+        model: str,
+        operation: AiOperation,
+        *,
+        input_price: int = 0,
+        output_price: int = 0,
+        fee: int = 0,
+        valid_from: datetime | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Price:
+        """Sets what an operation of a model costs from a time on; None: from now on, within two seconds everywhere.
+
+        Prices are those of the provider for a million tokens, in micro-dollars; the fee is for each text, in
+        micro-credits, without margin.
+        """
+        request = admin_service_pb2.SetPriceRequest(
+            request_id=requests.request_id_or_new(request_id),
+            provider=provider,
+            model=model,
+            operation=wire.enum_number(AiOperation, operation),
+            input_price=input_price,
+            output_price=output_price,
+            fee=fee,
+            valid_from=wire.timestamp("valid_from", valid_from),
+        )
+        return convert_billing.price((await self._transport.unary(methods.SET_PRICE, request, timeout)).price)
+
+    async def verify_ledger(self, tenant_id: str, *, timeout: float | None = None) -> LedgerVerification:
+        """Checks a ledger: the chain of its hashes, that each entry sums to zero, and the balance. Raises NotFound."""
+        request = admin_service_pb2.VerifyLedgerRequest(tenant_id=tenant_id)
+        return convert_billing.ledger_verification(await self._transport.unary(methods.VERIFY_LEDGER, request, timeout))
+
+    async def test_alert(
+        self,
+        severity: AlertSeverity | None = None,
+        *,
+        message: str = "",
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> tuple[AlertChannelResult, ...]:
+        """Sends an alert over each channel that is set up, and tells what came of it. None: WARNING."""
+        request = admin_service_pb2.SendTestAlertRequest(
+            request_id=requests.request_id_or_new(request_id),
+            severity=wire.enum_number(AlertSeverity, severity),
+            message=message,
+        )
+        response = await self._transport.unary(methods.SEND_TEST_ALERT, request, timeout)
+        return tuple(AlertChannelResult(one.channel, one.delivered, one.problem) for one in response.results)

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from memoro.admin import AsyncAdmin
+from memoro.billing import AsyncBilling
 from memoro.endpoint import DEFAULT_ENDPOINT, Tls, from_environment, parse_endpoint
 from memoro.enums import Health
 from memoro.graph import AsyncGraph
@@ -32,6 +33,7 @@ class AsyncClient:
         self.memories = AsyncMemories(self._transport)
         self.graph = AsyncGraph(self._transport)
         self.jobs = AsyncJobs(self._transport)
+        self.billing = AsyncBilling(self._transport)
         self.webhooks = AsyncWebhooks(self._transport)
         self.admin = AsyncAdmin(self._transport)
 

@@ -70,7 +70,7 @@ def job(message: jobs_pb2.Job) -> types.Job:
         max_attempts=message.max_attempts,
         error=_job_error(message),
         result=_job_result(message),
-        usage=types.JobUsage(message.usage.input_tokens, message.usage.output_tokens),
+        usage=_job_usage(message),
         cancel_requested=message.cancel_requested,
         sequence=message.sequence,
         create_time=time_of(message, "create_time"),
@@ -78,6 +78,7 @@ def job(message: jobs_pb2.Job) -> types.Job:
         start_time=time_of(message, "start_time"),
         end_time=time_of(message, "end_time"),
         retry_of=message.retry_of,
+        cost_bound=message.cost_bound,
     )
 
 
@@ -109,9 +110,7 @@ def job_update(message: jobs_service_pb2.WatchJobResponse | jobs_service_pb2.Wat
         error=_job_error(update),
         result=_job_result(update),
         partial=update.partial,
-        usage=types.JobUsage(update.usage.input_tokens, update.usage.output_tokens)
-        if update.HasField("usage")
-        else None,
+        usage=_job_usage(update) if update.HasField("usage") else None,
         run_time=time_of(update, "run_time"),
         event_time=time_of(update, "event_time"),
     )
@@ -265,3 +264,8 @@ def _job_result(message: jobs_pb2.Job | jobs_pb2.JobUpdate) -> types.JobResult |
         return None
     result = message.result
     return types.JobResult(result.memories, result.entities, result.relationships, result.superseded)
+
+
+def _job_usage(message: jobs_pb2.Job | jobs_pb2.JobUpdate) -> types.JobUsage:
+    usage = message.usage
+    return types.JobUsage(usage.input_tokens, usage.output_tokens, usage.charged)

@@ -121,6 +121,7 @@ class Scope(StrEnum):
     WRITE = "WRITE"
     JOBS = "JOBS"
     ADMIN = "ADMIN"
+    BILLING = "BILLING"
 
 
 class WebhookEventType(StrEnum):
@@ -150,6 +151,84 @@ class DeliveryState(StrEnum):
     PENDING = "PENDING"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
+
+
+class LedgerEntryKind(StrEnum):
+    """What moved money."""
+
+    UNKNOWN = "UNKNOWN"
+    GRANT = "GRANT"
+    HOLD = "HOLD"
+    """A job was accepted: the most that it may cost was set aside."""
+    EXTENSION = "EXTENSION"
+    """A job needs more than was set aside."""
+    SETTLEMENT = "SETTLEMENT"
+    """A job ended: what it cost was taken, the rest given back."""
+    RELEASE = "RELEASE"
+    """A job ended without cost: all was given back."""
+    EXPIRY = "EXPIRY"
+    ADJUSTMENT = "ADJUSTMENT"
+    """An operator set the balance."""
+
+
+class LedgerAccount(StrEnum):
+    """Where money is: AVAILABLE and HELD are the tenant's own, the others the house's."""
+
+    UNKNOWN = "UNKNOWN"
+    AVAILABLE = "AVAILABLE"
+    HELD = "HELD"
+    GRANTED = "GRANTED"
+    REVENUE = "REVENUE"
+    PROVIDER_COST = "PROVIDER_COST"
+    ROUNDING = "ROUNDING"
+    LOSS = "LOSS"
+    EXPIRED = "EXPIRED"
+    REFUNDED = "REFUNDED"
+
+
+class AiOperation(StrEnum):
+    """What a provider is asked to do."""
+
+    UNKNOWN = "UNKNOWN"
+    EMBED = "EMBED"
+    EXTRACT = "EXTRACT"
+
+
+class UsageDimension(StrEnum):
+    """What usage is summed up by."""
+
+    DAY = "DAY"
+    OPERATION = "OPERATION"
+    MODEL = "MODEL"
+    USER = "USER"
+
+
+class BudgetScope(StrEnum):
+    """Which jobs a daily budget bounds: all, those of a tenant, or those of each single user of a tenant."""
+
+    UNKNOWN = "UNKNOWN"
+    DEPLOYMENT = "DEPLOYMENT"
+    TENANT = "TENANT"
+    USER = "USER"
+
+
+class BreakerState(StrEnum):
+    """Where a spend breaker stands."""
+
+    UNKNOWN = "UNKNOWN"
+    CLOSED = "CLOSED"
+    OPEN = "OPEN"
+    """The budget is used up: new jobs are DEFERRED."""
+    HALF_OPEN = "HALF_OPEN"
+    """There is room again: deferred jobs are let go as far as they fit."""
+
+
+class AlertSeverity(StrEnum):
+    """How urgent an alert is."""
+
+    INFO = "INFO"
+    WARNING = "WARNING"
+    CRITICAL = "CRITICAL"
 
 
 class Health(StrEnum):

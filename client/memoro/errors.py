@@ -119,6 +119,34 @@ class FailedPrecondition(MemoroError):
     default_code = Code.FAILED_PRECONDITION
 
 
+class InsufficientCredits(FailedPrecondition):
+    """The tenant has fewer credits available than the request may cost at most; nothing was stored.
+
+    `need` and `have` are in micro-credits.
+    """
+
+    @property
+    def need(self) -> int:
+        """What the request may cost at most."""
+        return self._micro_credits("need")
+
+    @property
+    def have(self) -> int:
+        """What is available."""
+        return self._micro_credits("have")
+
+    def _micro_credits(self, name: str) -> int:
+        text = self.metadata.get(name, "")
+        return int(text) if text.isascii() and text.isdigit() else 0
+
+
+class PriceUnknown(FailedPrecondition):
+    """What an operation of a model costs is not known; `metadata` names `provider`, `model` and `operation`.
+
+    An operator sets prices.
+    """
+
+
 class Conflict(MemoroError):
     """The thing has changed since its etag was read: read it again, decide again."""
 
@@ -202,6 +230,11 @@ _CLASSES: dict[Code, type[MemoroError]] = {
     )
 }
 
+_CLASSES_BY_REASON: dict[str, type[MemoroError]] = {
+    "INSUFFICIENT_CREDITS": InsufficientCredits,
+    "PRICE_UNKNOWN": PriceUnknown,
+}
+
 
 def error_of(
     code: Code,
@@ -212,6 +245,6 @@ def error_of(
     violations: Sequence[FieldViolation] = (),
     retry_after: float | None = None,
 ) -> MemoroError:
-    """The exception of the class that stands for the code."""
-    kind = _CLASSES.get(code, MemoroError)
+    """The exception of the class that stands for the reason, or else for the code."""
+    kind = _CLASSES_BY_REASON.get(reason) or _CLASSES.get(code, MemoroError)
     return kind(message, code=code, reason=reason, metadata=metadata, violations=violations, retry_after=retry_after)

@@ -193,5 +193,6 @@ def _item_error(error: memory_service_pb2.ItemError) -> MemoroError:
         Code.of_number(error.code),
         error.message,
         reason=error.reason,
+        metadata=error.metadata,
         violations=[FieldViolation(bad.field, bad.description) for bad in error.field_violations],
     )

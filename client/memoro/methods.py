@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.message import Message
 
 from memoro.v1 import admin_service_pb2 as admin
+from memoro.v1 import billing_service_pb2 as billing
 from memoro.v1 import jobs_service_pb2 as jobs
 from memoro.v1 import memory_service_pb2 as memories
 from memoro.v1 import webhooks_service_pb2 as webhooks
@@ -32,6 +33,7 @@ class Method(Generic[Q, R]):
 _MEMORY = "/memoro.v1.MemoryService"
 _JOBS = "/memoro.v1.JobsService"
 _ADMIN = "/memoro.v1.AdminService"
+_BILLING = "/memoro.v1.BillingService"
 _WEBHOOKS = "/memoro.v1.WebhooksService"
 
 CREATE_MEMORY = Method(f"{_MEMORY}/CreateMemory", memories.CreateMemoryRequest, memories.CreateMemoryResponse)
@@ -81,6 +83,32 @@ CLEAR_QUEUE = Method(f"{_ADMIN}/ClearQueue", admin.ClearQueueRequest, admin.Clea
 TRIGGER_PROCESSING = Method(
     f"{_ADMIN}/TriggerProcessing", admin.TriggerProcessingRequest, admin.TriggerProcessingResponse, deadline=60.0
 )
+
+GET_AI_COSTS = Method(f"{_ADMIN}/GetAiCosts", admin.GetAiCostsRequest, admin.GetAiCostsResponse, deadline=30.0)
+GET_CIRCUIT_BREAKER = Method(
+    f"{_ADMIN}/GetCircuitBreaker", admin.GetCircuitBreakerRequest, admin.GetCircuitBreakerResponse
+)
+RESET_CIRCUIT_BREAKER = Method(
+    f"{_ADMIN}/ResetCircuitBreaker", admin.ResetCircuitBreakerRequest, admin.ResetCircuitBreakerResponse
+)
+SET_BUDGET = Method(f"{_ADMIN}/SetBudget", admin.SetBudgetRequest, admin.SetBudgetResponse)
+SET_PRICE = Method(f"{_ADMIN}/SetPrice", admin.SetPriceRequest, admin.SetPriceResponse)
+# It reads the ledger from its beginning.
+VERIFY_LEDGER = Method(f"{_ADMIN}/VerifyLedger", admin.VerifyLedgerRequest, admin.VerifyLedgerResponse, deadline=60.0)
+# It waits for mail servers and the like.
+SEND_TEST_ALERT = Method(
+    f"{_ADMIN}/SendTestAlert", admin.SendTestAlertRequest, admin.SendTestAlertResponse, deadline=60.0
+)
+
+GET_BALANCE = Method(f"{_BILLING}/GetBalance", billing.GetBalanceRequest, billing.GetBalanceResponse)
+ADD_CREDITS = Method(f"{_BILLING}/AddCredits", billing.AddCreditsRequest, billing.AddCreditsResponse)
+SET_BALANCE = Method(f"{_BILLING}/SetBalance", billing.SetBalanceRequest, billing.SetBalanceResponse)
+LIST_LEDGER_ENTRIES = Method(
+    f"{_BILLING}/ListLedgerEntries", billing.ListLedgerEntriesRequest, billing.ListLedgerEntriesResponse
+)
+GET_USAGE = Method(f"{_BILLING}/GetUsage", billing.GetUsageRequest, billing.GetUsageResponse, deadline=30.0)
+ESTIMATE_COST = Method(f"{_BILLING}/EstimateCost", billing.EstimateCostRequest, billing.EstimateCostResponse)
+LIST_PRICES = Method(f"{_BILLING}/ListPrices", billing.ListPricesRequest, billing.ListPricesResponse)
 
 # A repeated call finds the endpoint, but its secret is given once.
 CREATE_WEBHOOK_ENDPOINT = Method(
@@ -140,6 +168,20 @@ METHODS: tuple[Method[Any, Any], ...] = (
     REQUEUE_JOBS,
     CLEAR_QUEUE,
     TRIGGER_PROCESSING,
+    GET_AI_COSTS,
+    GET_CIRCUIT_BREAKER,
+    RESET_CIRCUIT_BREAKER,
+    SET_BUDGET,
+    SET_PRICE,
+    VERIFY_LEDGER,
+    SEND_TEST_ALERT,
+    GET_BALANCE,
+    ADD_CREDITS,
+    SET_BALANCE,
+    LIST_LEDGER_ENTRIES,
+    GET_USAGE,
+    ESTIMATE_COST,
+    LIST_PRICES,
     CREATE_WEBHOOK_ENDPOINT,
     LIST_WEBHOOK_ENDPOINTS,
     DELETE_WEBHOOK_ENDPOINT,

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from memoro.admin import AsyncAdmin, AsyncKeys, AsyncTenants
+from memoro.admin import AsyncAdmin
+from memoro.billing import AsyncBilling
 from memoro.blocking import BlockingTransport, Facade, blocking, iterating, run
 from memoro.endpoint import DEFAULT_ENDPOINT, Tls, from_environment, parse_endpoint
 from memoro.enums import Health, JobKind, JobState
@@ -17,6 +18,7 @@ from memoro.jobs import AsyncJobHandle, AsyncJobs
 from memoro.jobs_watch import AsyncJobsWatch
 from memoro.memories import AsyncMemories
 from memoro.sync_watch import JobsWatch
+from memoro.tenants import AsyncKeys, AsyncTenants
 from memoro.types import ConversationHandle, Job, MemoryHandle
 from memoro.webhooks import AsyncWebhooks
 
@@ -131,6 +133,22 @@ class Jobs(Facade[AsyncJobs]):
         )
 
 
+class Billing(Facade[AsyncBilling]):
+    """The credits of the caller's tenant; to name another tenant by `tenant_id` takes the scope ADMIN."""
+
+    __slots__ = ()
+
+    balance = blocking(AsyncBilling.balance)
+    add_credits = blocking(AsyncBilling.add_credits)
+    set_balance = blocking(AsyncBilling.set_balance)
+    ledger = iterating(AsyncBilling.ledger)
+    usage = blocking(AsyncBilling.usage)
+    estimate = blocking(AsyncBilling.estimate)
+    estimate_batch = blocking(AsyncBilling.estimate_batch)
+    estimate_conversation = blocking(AsyncBilling.estimate_conversation)
+    prices = blocking(AsyncBilling.prices)
+
+
 class Webhooks(Facade[AsyncWebhooks]):
     """The tenant's webhook endpoints and their deliveries."""
 
@@ -183,6 +201,13 @@ class Admin(Facade[AsyncAdmin]):
     requeue_jobs = blocking(AsyncAdmin.requeue_jobs)
     clear_queue = blocking(AsyncAdmin.clear_queue)
     trigger_processing = blocking(AsyncAdmin.trigger_processing)
+    ai_costs = blocking(AsyncAdmin.ai_costs)
+    breakers = blocking(AsyncAdmin.breakers)
+    reset_breaker = blocking(AsyncAdmin.reset_breaker)
+    set_budget = blocking(AsyncAdmin.set_budget)
+    set_price = blocking(AsyncAdmin.set_price)
+    verify_ledger = blocking(AsyncAdmin.verify_ledger)
+    test_alert = blocking(AsyncAdmin.test_alert)
 
 
 class Client:
@@ -199,6 +224,7 @@ class Client:
         self.memories = Memories(AsyncMemories(self._transport))
         self.graph = Graph(AsyncGraph(self._transport))
         self.jobs = Jobs(self._transport)
+        self.billing = Billing(AsyncBilling(self._transport))
         self.webhooks = Webhooks(AsyncWebhooks(self._transport))
         self.admin = Admin(AsyncAdmin(self._transport))
 

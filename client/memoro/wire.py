@@ -13,7 +13,15 @@ from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from memoro import enums
-from memoro.v1 import admin_pb2, jobs_pb2, memory_pb2, memory_service_pb2, webhooks_pb2
+from memoro.v1 import (
+    admin_pb2,
+    billing_pb2,
+    billing_service_pb2,
+    jobs_pb2,
+    memory_pb2,
+    memory_service_pb2,
+    webhooks_pb2,
+)
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -27,10 +35,16 @@ def _numbers(kind: type[StrEnum], descriptor: EnumDescriptor) -> dict[str, int]:
 _NUMBERS: dict[type[StrEnum], dict[str, int]] = {
     kind: _numbers(kind, descriptor)
     for kind, descriptor in (
+        (enums.AiOperation, billing_pb2.AiOperation.DESCRIPTOR),
+        (enums.AlertSeverity, admin_pb2.AlertSeverity.DESCRIPTOR),
+        (enums.BreakerState, billing_pb2.BreakerState.DESCRIPTOR),
+        (enums.BudgetScope, billing_pb2.BudgetScope.DESCRIPTOR),
         (enums.DeliveryState, webhooks_pb2.DeliveryState.DESCRIPTOR),
         (enums.Direction, memory_service_pb2.Direction.DESCRIPTOR),
         (enums.JobKind, jobs_pb2.JobKind.DESCRIPTOR),
         (enums.JobState, jobs_pb2.JobState.DESCRIPTOR),
+        (enums.LedgerAccount, billing_pb2.LedgerAccount.DESCRIPTOR),
+        (enums.LedgerEntryKind, billing_pb2.LedgerEntryKind.DESCRIPTOR),
         (enums.MemoryKind, memory_pb2.MemoryKind.DESCRIPTOR),
         (enums.MemoryStatus, memory_pb2.MemoryStatus.DESCRIPTOR),
         (enums.Priority, memory_pb2.Priority.DESCRIPTOR),
@@ -40,6 +54,7 @@ _NUMBERS: dict[type[StrEnum], dict[str, int]] = {
         (enums.Stage, jobs_pb2.Stage.DESCRIPTOR),
         (enums.StageStatus, jobs_pb2.StageStatus.DESCRIPTOR),
         (enums.TenantState, admin_pb2.TenantState.DESCRIPTOR),
+        (enums.UsageDimension, billing_service_pb2.UsageDimension.DESCRIPTOR),
         (enums.WebhookEndpointState, webhooks_pb2.WebhookEndpointState.DESCRIPTOR),
         (enums.WebhookEventType, webhooks_pb2.WebhookEventType.DESCRIPTOR),
     )

@@ -11,18 +11,29 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 
+from memoro_core.alerts.delivery import AlertDeliverer
+from memoro_core.alerts.queue_monitor import QueueMonitor
+from memoro_core.alerts.retry import AlertPolicy
+from memoro_core.alerts.service import AlertService
+from memoro_core.billing.bounds import CostBounds
+from memoro_core.billing.breaker_service import BreakerService
 from memoro_core.billing.calendar import Calendar
+from memoro_core.billing.guard import CostGuard
+from memoro_core.billing.prices import PriceBook
+from memoro_core.billing.pricing import PricingService
 from memoro_core.billing.service import BillingService
+from memoro_core.billing.usage import UsageService
 from memoro_core.clock import Clock, SystemClock
 from memoro_core.graph.service import GraphService
 from memoro_core.jobs.cron import Cron, time_zone_of
+from memoro_core.jobs.deferral_ports import DeferralStore
 from memoro_core.jobs.heart import Heart, LeaseStore, WorkerIdentity
 from memoro_core.jobs.hinter import BackgroundHinter
 from memoro_core.jobs.model import JobKind
-from memoro_core.jobs.operation_ports import DeferralStore
 from memoro_core.jobs.operations import OperationsService
 from memoro_core.jobs.ports import EventTail, HintQueue, JobStore
 from memoro_core.jobs.recurring import Recurring, Schedule
+from memoro_core.jobs.releasing import Releaser
 from memoro_core.jobs.retention import Retention, RetentionPolicy
 from memoro_core.jobs.retry import RetryPolicy
 from memoro_core.jobs.run_ports import JobHandler, RunStore
@@ -32,14 +43,19 @@ from memoro_core.jobs.scheduling_ports import SchedulingStore
 from memoro_core.jobs.service import JobsService
 from memoro_core.jobs.tenant_watch import TenantWatcher
 from memoro_core.jobs.watch import JobWatcher
-from memoro_core.llm.factory import Providers, open_providers
+from memoro_core.llm.factory import open_providers
+from memoro_core.llm.ports import EmbeddingProvider, ExtractionProvider
 from memoro_core.memory.enrichment import EnrichmentHandler
 from memoro_core.memory.priority import PriorityRule
 from memoro_core.memory.search import SearchService
 from memoro_core.memory.service import MemoryService
 from memoro_core.memory.words import WordVectors
+from memoro_core.outbound.alert_router import open_alert_router
 from memoro_core.outbound.sender import open_sender
+from memoro_core.postgres.alert_store import PostgresAlertStore
 from memoro_core.postgres.answer_store import PostgresAnswerStore
+from memoro_core.postgres.budget_store import PostgresBudgetStore
+from memoro_core.postgres.call_store import PostgresCallStore
 from memoro_core.postgres.credit_holds import CreditHolds
 from memoro_core.postgres.credit_store import PostgresCreditStore
 from memoro_core.postgres.database import Database, open_database
@@ -52,6 +68,7 @@ from memoro_core.postgres.idempotency_store import PostgresRequestStore
 from memoro_core.postgres.job_store import PostgresJobStore
 from memoro_core.postgres.lease_store import PostgresLeaseStore
 from memoro_core.postgres.memory_store import PostgresMemoryStore
+from memoro_core.postgres.price_store import PostgresPriceStore
 from memoro_core.postgres.queue_store import PostgresQueueStore
 from memoro_core.postgres.retention_store import PostgresRetentionStore
 from memoro_core.postgres.retry_store import PostgresRetryStore
@@ -61,6 +78,7 @@ from memoro_core.postgres.scheduling_store import PostgresSchedulingStore
 from memoro_core.postgres.search_store import PostgresSearchStore
 from memoro_core.postgres.service_check import check_service_role
 from memoro_core.postgres.tenancy_store import PostgresTenancyStore
+from memoro_core.postgres.usage_store import PostgresUsageStore
 from memoro_core.postgres.webhook_store import PostgresWebhookStore
 from memoro_core.queue.hints import RedisHintQueue
 from memoro_core.redis.client import RedisClient, open_redis
@@ -87,15 +105,19 @@ class Container:
     """One connection that requests can't use up: for signs of life."""
     redis: RedisClient
     memories: MemoryService
+    pricing: PricingService
     search: SearchService
     graph: GraphService
     jobs: JobsService
     operations: OperationsService
+    breakers: BreakerService
+    usage: UsageService
     watcher: JobWatcher
     tenant_watcher: TenantWatcher
     tenancy: TenancyService
     authenticator: Authenticator
     job_store: JobStore
+    run_store: RunStore
     deferrals: DeferralStore
     job_runner: JobRunner
     scheduler: Scheduler
@@ -107,6 +129,9 @@ class Container:
     credit_holds: CreditHolds
     webhooks: WebhooksService
     webhook_deliverer: WebhookDeliverer
+    alerts: AlertService
+    alert_deliverer: AlertDeliverer
+    queue_monitor: QueueMonitor
 
 
 @asynccontextmanager
@@ -127,16 +152,26 @@ async def open_container(
         database = await stack.enter_async_context(open_database(settings))
         await check_service_role(database)
         providers = await stack.enter_async_context(open_providers(settings, preload_extraction=takes_jobs))
+        extractor = None if settings.extraction_provider == "none" else providers.extraction
         await check_embedding_model(database, providers.embedding.model)
         redis = await stack.enter_async_context(open_redis(settings))
         tail = await stack.enter_async_context(RedisEventTail(redis))
         pings = await stack.enter_async_context(open_database(settings.model_copy(update={"database_pool_size": 1})))
-        job_store, run_store = PostgresJobStore(database), PostgresRunStore(database)
+        calendar = Calendar(time_zone_of(settings.time_zone))
+        margin = settings.margin_basis_points
+        holds = CreditHolds(calendar, margin_basis_points=margin)
+        price_store = PostgresPriceStore(database)
+        prices = await stack.enter_async_context(PriceBook(price_store, clock, refresh=settings.price_refresh))
+        bounds = CostBounds(prices, providers.embedding, extractor, margin_basis_points=margin)
+        calls = PostgresCallStore(database, holds, margin_basis_points=margin)
+        job_store, run_store = PostgresJobStore(database, holds), PostgresRunStore(database, holds)
         waiting = PostgresSchedulingStore(database)
         retry = RetryPolicy(settings.job_retry_base, settings.job_retry_max)
         hints = RedisHintQueue(redis)
-        retries = PostgresRetryStore(database)
-        deferrals = PostgresDeferralStore(database)
+        retries = PostgresRetryStore(database, holds, bounds)
+        breakers = BreakerService(PostgresBudgetStore(database), calendar, clock)
+        deferrals = PostgresDeferralStore(database, holds, calendar)
+        releaser = Releaser(deferrals, breakers, tail, clock)
         tenancy_store = PostgresTenancyStore(database)
         authenticator = Authenticator(tenancy_store, clock, ttl=settings.auth_cache_ttl)
         worker = _this_worker(settings, clock)
@@ -149,7 +184,7 @@ async def open_container(
                 worker=worker if takes_jobs else None,
             )
         )
-        make_handlers = handlers or (lambda _: _handlers(settings, database, providers, clock))
+        make_handlers = handlers or (lambda _: _handlers(database, holds, providers.embedding, extractor, clock))
         runner = await stack.enter_async_context(
             JobRunner(
                 job_store,
@@ -157,6 +192,7 @@ async def open_container(
                 tail,
                 heart,
                 make_handlers(run_store),
+                CostGuard(calls, prices, calendar, clock),
                 clock,
                 RunPolicy(settings.job_lease, settings.job_timeout, retry, settings.job_timeouts),
                 worker_id=worker.id,
@@ -165,23 +201,27 @@ async def open_container(
         hinter = BackgroundHinter(hints, authenticator.tier_of)
         stack.push_async_callback(hinter.close)
         memories = MemoryService(
-            PostgresMemoryStore(database),
+            PostgresMemoryStore(database, holds),
             job_store,
             hinter,
             runner,
             clock,
+            bounds,
             priorities=PriorityRule(settings.long_conversation, settings.short_text),
             max_attempts=settings.job_max_attempts,
         )
         stack.push_async_callback(memories.close)
-        calendar = Calendar(time_zone_of(settings.time_zone))
-        credit_holds = CreditHolds(calendar, margin_basis_points=settings.margin_basis_points)
-        billing = BillingService(PostgresCreditStore(database), clock)
+        credit_store = PostgresCreditStore(database)
+        billing = BillingService(credit_store, clock)
         recurring = _recurring(settings, database, billing, clock)
         stack.push_async_callback(recurring.close)
         webhook_store = PostgresWebhookStore(database)
         seal = SecretSeal(settings.secret_key.get_secret_value() if settings.secret_key else None)
         sender = await stack.enter_async_context(open_sender(allow_private=settings.webhook_allow_private))
+        alert_store, queue_store = PostgresAlertStore(database), PostgresQueueStore(database, holds)
+        answers = PostgresAnswerStore(database)
+        alert_router = await stack.enter_async_context(open_alert_router(settings))
+        pricing = PricingService(price_store, prices, bounds, credit_store, clock)
         yield Container(
             settings=settings,
             clock=clock,
@@ -189,6 +229,7 @@ async def open_container(
             pings=pings,
             redis=redis,
             memories=memories,
+            pricing=pricing,
             search=SearchService(
                 PostgresSearchStore(database, exact_limit=settings.exact_search_limit),
                 providers.embedding,
@@ -197,15 +238,17 @@ async def open_container(
             graph=GraphService(PostgresGraphStore(database), clock),
             jobs=JobsService(job_store, retries, tail, clock, max_attempts=settings.job_max_attempts),
             operations=OperationsService(
-                PostgresQueueStore(database),
+                queue_store,
                 retries,
-                deferrals,
-                PostgresAnswerStore(database),
+                releaser,
+                answers,
                 tail,
                 clock,
                 max_attempts=settings.job_max_attempts,
                 time_zone=time_zone_of(settings.time_zone),
             ),
+            breakers=breakers,
+            usage=UsageService(PostgresUsageStore(database), breakers, calendar, clock),
             watcher=await stack.enter_async_context(JobWatcher(job_store, tail, heartbeat=settings.watch_heartbeat)),
             tenant_watcher=await stack.enter_async_context(
                 TenantWatcher(PostgresFeedStore(database), tail, heartbeat=settings.watch_heartbeat)
@@ -213,17 +256,18 @@ async def open_container(
             tenancy=TenancyService(tenancy_store, clock),
             authenticator=authenticator,
             job_store=job_store,
+            run_store=run_store,
             deferrals=deferrals,
             job_runner=runner,
             scheduler=Scheduler(
-                run_store, deferrals, waiting, hints, tail, clock, retry, hint_timeout=settings.hint_timeout
+                run_store, releaser, waiting, hints, tail, clock, retry, hint_timeout=settings.hint_timeout
             ),
             waiting=waiting,
             hints=hints,
             event_tail=tail,
             recurring=recurring,
             billing=billing,
-            credit_holds=credit_holds,
+            credit_holds=holds,
             webhooks=WebhooksService(webhook_store, seal, clock, allow_private=settings.webhook_allow_private),
             webhook_deliverer=WebhookDeliverer(
                 webhook_store,
@@ -233,6 +277,23 @@ async def open_container(
                 DeliveryPolicy(),
                 interval=settings.webhook_interval,
                 retention=timedelta(seconds=settings.webhook_retention),
+            ),
+            alerts=AlertService(alert_router, answers, clock),
+            alert_deliverer=AlertDeliverer(
+                alert_store,
+                alert_router,
+                clock,
+                AlertPolicy(),
+                interval=settings.alert_interval,
+                retention=timedelta(seconds=settings.alert_retention),
+            ),
+            queue_monitor=QueueMonitor(
+                queue_store,
+                alert_store,
+                clock,
+                waiting=settings.alert_queue_waiting,
+                failed=settings.alert_queue_failed,
+                time_zone=time_zone_of(settings.time_zone),
             ),
         )
 
@@ -252,12 +313,16 @@ def _recurring(settings: Settings, database: Database, billing: BillingService, 
 
 
 def _handlers(
-    settings: Settings, database: Database, providers: Providers, clock: Clock
+    database: Database,
+    holds: CreditHolds,
+    embedder: EmbeddingProvider,
+    extractor: ExtractionProvider | None,
+    clock: Clock,
 ) -> Mapping[JobKind, JobHandler]:
     enrich = EnrichmentHandler(
-        PostgresEnrichmentStore(database),
-        providers.embedding,
-        None if settings.extraction_provider == "none" else providers.extraction,
+        PostgresEnrichmentStore(database, holds),
+        embedder,
+        extractor,
         clock,
     )
     return {JobKind.MEMORY_ENRICH: enrich}

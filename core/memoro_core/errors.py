@@ -141,7 +141,8 @@ def unavailable(dependency: str, *, retry_after: float = 1.0) -> MemoroError:
 class ProviderError(MemoroError):
     """A model provider failed.
 
-    `retryable` says whether the same request may succeed later; `usage` is what was spent all the same.
+    `retryable` says whether the same request may succeed later; `usage` is what was spent all the same. `unaccounted`:
+    more may have been spent than that, because an answer was lost that the provider may charge for.
     """
 
     def __init__(
@@ -152,6 +153,7 @@ class ProviderError(MemoroError):
         retry_after: float | None = None,
         metadata: Mapping[str, str] | None = None,
         usage: Sequence[Usage] = (),
+        unaccounted: bool = False,
     ) -> None:
         super().__init__(
             Code.UNAVAILABLE if retryable else Code.FAILED_PRECONDITION,
@@ -162,3 +164,4 @@ class ProviderError(MemoroError):
         )
         self.retryable = retryable
         self.usage = tuple(usage)
+        self.unaccounted = unaccounted

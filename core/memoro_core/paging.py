@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Generic, TypeVar
 from uuid import UUID
 
@@ -43,11 +44,22 @@ def cut(rows: Sequence[T], size: int, position: tuple[str, ...] | None) -> Page[
     return Page(rows[:size], position if len(rows) > size else None)
 
 
+def moment(position: Sequence[str], place: int) -> datetime:
+    """The time at that place of a position, in ISO 8601 with an offset. Raises PAGE_TOKEN_INVALID."""
+    try:
+        parsed = datetime.fromisoformat(position[place])
+    except (IndexError, ValueError):
+        raise bad_token() from None
+    if parsed.tzinfo is None:
+        raise bad_token()
+    return parsed
+
+
 def identifier(position: Sequence[str], place: int = 0) -> UUID:
     """The id at that place of a position. Raises PAGE_TOKEN_INVALID: who makes up a token can put anything into it."""
     parsed = parse_id(position[place]) if place < len(position) else None
     if parsed is None:
-        raise _bad_token()
+        raise bad_token()
     return parsed
 
 
@@ -55,7 +67,7 @@ def ordinal(position: Sequence[str], place: int = 0) -> int:
     """The number at that place of a position. Raises PAGE_TOKEN_INVALID, as `identifier` does."""
     text = position[place] if place < len(position) else ""
     if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
-        raise _bad_token()
+        raise bad_token()
     return int(text)
 
 
@@ -75,13 +87,13 @@ def decode_token(list_key: str, token: str) -> tuple[str, ...] | None:
         raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
         position = json.loads(raw[_DIGEST_BYTES:])
     except (binascii.Error, ValueError, UnicodeError):
-        raise _bad_token() from None
+        raise bad_token() from None
     if (
         raw[:_DIGEST_BYTES] != _digest(list_key)
         or not isinstance(position, list)
         or not all(isinstance(part, str) for part in position)
     ):
-        raise _bad_token()
+        raise bad_token()
     return tuple(position)
 
 
@@ -89,7 +101,8 @@ def _digest(list_key: str) -> bytes:
     return hashlib.blake2b(list_key.encode(), digest_size=_DIGEST_BYTES).digest()
 
 
-def _bad_token() -> MemoroError:
+def bad_token() -> MemoroError:
+    """INVALID_ARGUMENT / PAGE_TOKEN_INVALID: the token was not made for this list."""
     text = "not a token of this list with this filter; start again without one"
     return MemoroError(
         Code.INVALID_ARGUMENT,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from email.errors import HeaderParseError
+from email.headerregistry import Address
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import (
     AfterValidator,
     AliasChoices,
+    BeforeValidator,
     Field,
     PostgresDsn,
     SecretStr,
@@ -16,8 +19,10 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_core import from_json
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from memoro_core.alerts.model import Severity
 from memoro_core.jobs.cron import Cron, time_zone_of
 from memoro_core.jobs.model import JobKind
 from memoro_core.redis_address import parse_redis_url
@@ -29,6 +34,26 @@ LOCAL_EMBEDDING_DIMENSIONS: Final = 256
 def _redis_url(url: str) -> str:
     parse_redis_url(url)
     return url
+
+
+def _email_address(text: str) -> str:
+    try:
+        address = Address(addr_spec=text)
+    except (HeaderParseError, ValueError):
+        address = Address()
+    if not (address.username and address.domain) or not text.isprintable():
+        raise ValueError("must be an address like ops@example.com, without a name")
+    return text
+
+
+def _listed(value: object) -> object:
+    """The parts of a text with commas, or of a JSON array."""
+    if not isinstance(value, str):
+        return value
+    return from_json(value) if value.startswith("[") else [part.strip() for part in value.split(",") if part.strip()]
+
+
+EmailAddress = Annotated[str, AfterValidator(_email_address)]
 
 
 class Settings(BaseSettings):
@@ -120,6 +145,41 @@ class Settings(BaseSettings):
     webhook_retention: float = Field(default=7 * 86_400.0, ge=86_400)
     """How long deliveries that ended are kept."""
 
+    alert_channels: Annotated[tuple[Literal["email", "slack"], ...], NoDecode, BeforeValidator(_listed)] = ()
+    """Where alerts go besides the log, in this order: email,slack."""
+    alert_delivery: Literal["all", "fallback"] = "all"
+    """Whether each channel gets an alert, or the first that takes it."""
+    alert_interval: float = Field(default=1.0, gt=0)
+    """How often a worker looks for alerts to send."""
+    alert_timeout: float = Field(default=10.0, ge=1, le=60)
+    """How long a channel may take for an alert."""
+    alert_retention: float = Field(default=30 * 86_400.0, ge=2 * 86_400)
+    """How long alerts are kept that were delivered or given up."""
+    alert_email_severity: Severity = Severity.INFO
+    """The least urgent alerts that are sent by email."""
+    alert_email_from: EmailAddress | None = None
+    alert_email_to: Annotated[tuple[EmailAddress, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        default=(), max_length=50
+    )
+    """One or more, with commas between."""
+    alert_smtp_host: str = ""
+    alert_smtp_port: int | None = Field(default=None, ge=1, le=65535)
+    """None: 587 with STARTTLS, 465 with TLS, 25 without."""
+    alert_smtp_tls: Literal["starttls", "tls", "none"] = "starttls"
+    alert_smtp_user: str = ""
+    alert_smtp_password: SecretStr | None = None
+    alert_slack_severity: Severity = Severity.INFO
+    """The least urgent alerts that go to Slack."""
+    alert_slack_webhook_url: SecretStr | None = None
+    alert_slack_token: SecretStr | None = None
+    """A bot's, which posts to `alert_slack_channel`; instead of a webhook."""
+    alert_slack_channel: str = ""
+    alert_slack_api_url: str = "https://slack.com/api/"
+    alert_queue_waiting: int = Field(default=100, ge=0)
+    """When more jobs of a queue wait, an alert says so, once a day."""
+    alert_queue_failed: int = Field(default=10, ge=0)
+    """When more jobs of a queue have failed on a day, an alert says so."""
+
     embedding_provider: Literal["local", "openai"] = "local"
     extraction_provider: Literal["local", "openai", "none"] = "local"
     openai_api_key: SecretStr | None = Field(
@@ -149,7 +209,28 @@ class Settings(BaseSettings):
             raise ValueError("MEMORO_JOB_LEASE must be more than twice MEMORO_JOB_HEARTBEAT")
         if "openai" in (self.embedding_provider, self.extraction_provider) and self.openai_api_key is None:
             raise ValueError("the openai provider needs OPENAI_API_KEY")
+        self._check_alerts()
         return self
+
+    def _check_alerts(self) -> None:
+        if len(set(self.alert_channels)) < len(self.alert_channels):
+            raise ValueError("MEMORO_ALERT_CHANNELS names a channel twice")
+        if (self.alert_smtp_password is None) != (self.alert_smtp_user == ""):
+            raise ValueError("MEMORO_ALERT_SMTP_USER and MEMORO_ALERT_SMTP_PASSWORD go together: set both or neither")
+        if "email" in self.alert_channels and not (
+            self.alert_smtp_host and self.alert_email_from and self.alert_email_to
+        ):
+            raise ValueError(
+                "the alert channel email needs MEMORO_ALERT_SMTP_HOST, MEMORO_ALERT_EMAIL_FROM"
+                " and MEMORO_ALERT_EMAIL_TO"
+            )
+        if "slack" in self.alert_channels and (self.alert_slack_webhook_url is None) == (
+            self.alert_slack_token is None or not self.alert_slack_channel
+        ):
+            raise ValueError(
+                "the alert channel slack needs MEMORO_ALERT_SLACK_WEBHOOK_URL,"
+                " or MEMORO_ALERT_SLACK_TOKEN and MEMORO_ALERT_SLACK_CHANNEL"
+            )
 
     @field_validator("time_zone")
     @classmethod

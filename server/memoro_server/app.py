@@ -14,7 +14,13 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import aio as reflection
 
-from memoro.v1 import admin_service_pb2, jobs_service_pb2, memory_service_pb2, webhooks_service_pb2
+from memoro.v1 import (
+    admin_service_pb2,
+    billing_service_pb2,
+    jobs_service_pb2,
+    memory_service_pb2,
+    webhooks_service_pb2,
+)
 from memoro_core.container import Container
 from memoro_core.limits.streams import OpenStreams
 from memoro_core.settings import Settings
@@ -32,17 +38,20 @@ from memoro_server.monitor import Monitor
 from memoro_server.router import Router, Servicers
 from memoro_server.rules import Rules
 from memoro_server.servicers.admin import AdminServicer
+from memoro_server.servicers.billing import BillingServicer
 from memoro_server.servicers.graph import GraphServicer
 from memoro_server.servicers.health import HealthServicer
 from memoro_server.servicers.jobs import JobsServicer
 from memoro_server.servicers.memory import MemoryServicer
 from memoro_server.servicers.queues import QueuesServicer
+from memoro_server.servicers.spending import SpendingServicer
 from memoro_server.servicers.webhooks import WebhooksServicer
 from memoro_server.serving import Serving
 from memoro_server.tls import server_credentials
 
 MEMORY: Final = memory_service_pb2.DESCRIPTOR.services_by_name["MemoryService"]
 JOBS: Final = jobs_service_pb2.DESCRIPTOR.services_by_name["JobsService"]
+BILLING: Final = billing_service_pb2.DESCRIPTOR.services_by_name["BillingService"]
 ADMIN: Final = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
 WEBHOOKS: Final = webhooks_service_pb2.DESCRIPTOR.services_by_name["WebhooksService"]
 HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"]
@@ -158,7 +167,14 @@ class MemoroServer:
                     heartbeat_interval=settings.watch_heartbeat,
                 ),
             ),
-            ADMIN: (AdminServicer(container.tenancy, container.clock), QueuesServicer(container.operations)),
+            BILLING: (BillingServicer(container.billing, container.pricing, container.usage, rules),),
+            ADMIN: (
+                AdminServicer(container.tenancy, container.clock),
+                QueuesServicer(container.operations),
+                SpendingServicer(
+                    container.billing, container.pricing, container.usage, container.breakers, container.alerts
+                ),
+            ),
             WEBHOOKS: (WebhooksServicer(container.webhooks),),
         }
         servicers[HEALTH] = (HealthServicer(self.serving, [service.full_name for service in servicers]),)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import grpc.aio
 from google.protobuf.message import Message
 
+from memoro_core.errors import Code, MemoroError, Reason
 from memoro_core.ids import TenantId
-from memoro_core.tenancy.model import Principal
+from memoro_core.tenancy.model import Principal, Scope
 from memoro_server.policy import Policy
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+_MARGIN: Final = 5.0
+"""Seconds before its deadline at which a call that works in batches begins no more of them: more than one takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +68,35 @@ class Call:
         return longest if remaining is None else min(remaining, longest)
 
     @property
+    def working_time(self) -> float:
+        """Seconds that work in batches may go on: what is left but a margin, and half of it when that is little."""
+        return max(self.seconds_left - _MARGIN, self.seconds_left / 2)
+
+    @property
     def tenant_id(self) -> TenantId:
-        """The tenant of the credential: the only one whose data the call may touch."""
+        """The tenant of the credential: the only one whose data the call may touch, unless it is an operator's."""
         return self.principal.tenant_id
+
+    def tenant_or(self, named: TenantId | None) -> TenantId:
+        """The tenant that a request names, or else the caller's own. Raises SCOPE_MISSING for another's than his own.
+
+        Operators may name any.
+        """
+        if named is None or named == self.tenant_id:
+            return self.tenant_id
+        if Scope.ADMIN not in self.principal.scopes:
+            raise scope_missing(Scope.ADMIN, "to name another tenant than its own, a key")
+        return named
+
+
+def scope_missing(scope: Scope, what: str = "this method") -> MemoroError:
+    """PERMISSION_DENIED / SCOPE_MISSING: what was asked for needs a scope that the key has not."""
+    return MemoroError(
+        Code.PERMISSION_DENIED,
+        Reason.SCOPE_MISSING,
+        f"{what} needs the scope {scope.value}",
+        metadata={"scope": scope.value},
+    )
 
 
 Handler: TypeAlias = Callable[[Any, Call], Awaitable[bytes | None]]

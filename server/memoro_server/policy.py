@@ -16,7 +16,7 @@ class Policy:
     `scope` None: no credentials are needed (health and reflection only). `weight`: tokens that a call takes from its
     rate bucket. `idempotent`: the same request may be sent again, so that a client may retry. `longest_deadline`, in
     seconds: the deadline of a call that sets none, and of one that sets a longer one. `streaming`: it answers with a
-    stream.
+    stream. `operators`: the scope admin is as good as `scope`, because operators call it for any tenant.
     """
 
     scope: Scope | None
@@ -24,11 +24,13 @@ class Policy:
     idempotent: bool
     longest_deadline: float
     streaming: bool = False
+    operators: bool = False
 
 
 _DAY: Final = 86_400.0
 _MEMORY: Final = "/memoro.v1.MemoryService/"
 _JOBS: Final = "/memoro.v1.JobsService/"
+_BILLING: Final = "/memoro.v1.BillingService/"
 _ADMIN: Final = "/memoro.v1.AdminService/"
 _WEBHOOKS: Final = "/memoro.v1.WebhooksService/"
 _HEALTH: Final = "/grpc.health.v1.Health/"
@@ -53,6 +55,13 @@ POLICIES: Final[Mapping[str, Policy]] = {
     _JOBS + "WatchJobs": Policy(Scope.READ, 5, True, _DAY, streaming=True),
     _JOBS + "CancelJob": Policy(Scope.JOBS, 1, True, 30.0),
     _JOBS + "RetryJob": Policy(Scope.JOBS, 1, True, 30.0),
+    _BILLING + "GetBalance": Policy(Scope.BILLING, 1, True, 30.0, operators=True),
+    _BILLING + "AddCredits": Policy(Scope.ADMIN, 1, True, 30.0),
+    _BILLING + "SetBalance": Policy(Scope.ADMIN, 1, True, 30.0),
+    _BILLING + "ListLedgerEntries": Policy(Scope.BILLING, 2, True, 30.0, operators=True),
+    _BILLING + "GetUsage": Policy(Scope.BILLING, 5, True, 30.0, operators=True),
+    _BILLING + "EstimateCost": Policy(Scope.READ, 1, True, 30.0),
+    _BILLING + "ListPrices": Policy(Scope.READ, 2, True, 30.0, operators=True),
     _ADMIN + "CreateTenant": Policy(Scope.ADMIN, 1, True, 30.0),
     _ADMIN + "GetTenant": Policy(Scope.ADMIN, 1, True, 30.0),
     _ADMIN + "ListTenants": Policy(Scope.ADMIN, 1, True, 30.0),
@@ -70,6 +79,15 @@ POLICIES: Final[Mapping[str, Policy]] = {
     _ADMIN + "RequeueJobs": Policy(Scope.ADMIN, 20, True, 60.0),
     _ADMIN + "ClearQueue": Policy(Scope.ADMIN, 20, True, 60.0),
     _ADMIN + "TriggerProcessing": Policy(Scope.ADMIN, 20, True, 60.0),
+    _ADMIN + "GetAiCosts": Policy(Scope.ADMIN, 5, True, 30.0),
+    _ADMIN + "GetCircuitBreaker": Policy(Scope.ADMIN, 1, True, 30.0),
+    _ADMIN + "ResetCircuitBreaker": Policy(Scope.ADMIN, 1, True, 30.0),
+    _ADMIN + "SetBudget": Policy(Scope.ADMIN, 1, True, 30.0),
+    _ADMIN + "SetPrice": Policy(Scope.ADMIN, 1, True, 30.0),
+    # It reads a whole ledger, and answers before its deadline with what it has checked by then.
+    _ADMIN + "VerifyLedger": Policy(Scope.ADMIN, 20, True, 60.0),
+    # It waits for mail servers.
+    _ADMIN + "SendTestAlert": Policy(Scope.ADMIN, 5, True, 60.0),
     # A repeated call finds the endpoint but can't give its secret again, so a client must not repeat it unasked.
     _WEBHOOKS + "CreateWebhookEndpoint": Policy(Scope.WRITE, 1, False, 30.0),
     _WEBHOOKS + "ListWebhookEndpoints": Policy(Scope.READ, 2, True, 30.0),

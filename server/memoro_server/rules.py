@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from google.protobuf.message import Message
@@ -16,6 +17,11 @@ PATTERN_TEXTS: Final = {
     r"^[^\x00]*[^\s\p{Z}\p{Cc}\p{Cf}][^\x00]*$": "must hold at least one visible character, and no NUL",
     r"^[A-Z0-9_]*$": "must be upper snake case, e.g. WORKS_AT",
     r"^[A-Z_]{0,64}$": "must be a reason in upper snake case, e.g. PROVIDER_FAILED, of at most 64 characters",
+    r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$": "must be a day, as 2026-01-31",
+    r"^[a-z][a-z0-9_-]{0,31}$": (
+        "must be the name of a provider, e.g. openai: 1 to 32 lower case letters, digits, hyphens and underscores, "
+        "beginning with a letter"
+    ),
     r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$": (
         "must be 1 to 63 lower case letters, digits and hyphens, not beginning or ending with a hyphen"
     ),
@@ -50,6 +56,18 @@ def invalid_fields(violations: Sequence[FieldViolation]) -> MemoroError:
         f"{first.field}: {first.description}{more}",
         violations=violations,
     )
+
+
+@contextmanager
+def beneath(path: str) -> Iterator[None]:
+    """Names the bad fields of a message that is part of another one by their paths in that one."""
+    try:
+        yield
+    except MemoroError as error:
+        if error.reason is not Reason.INVALID_FIELD:
+            raise
+        inner = [FieldViolation(f"{path}.{it.field}", it.description) for it in error.violations]
+        raise invalid_fields(inner) from None
 
 
 def _path(violation: Violation) -> str:

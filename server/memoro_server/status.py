@@ -39,7 +39,7 @@ def failure_of(error: MemoroError) -> Failure:
     info = error_details_pb2.ErrorInfo(
         reason=error.reason.value,
         domain=DOMAIN,
-        metadata={_cut(key): _cut(value) for key, value in error.metadata.items()},
+        metadata=_metadata(error),
     )
     details: list[Message] = [info]
     if error.violations:
@@ -54,6 +54,8 @@ def failure_of(error: MemoroError) -> Failure:
         subject = _cut(error.metadata.get("limit", ""))
         violation = error_details_pb2.QuotaFailure.Violation(subject=subject, description=message)
         details.append(error_details_pb2.QuotaFailure(violations=[violation]))
+    if error.reason is Reason.INSUFFICIENT_CREDITS:
+        details.append(_too_few_credits(error))
     trailers: list[tuple[str, str | bytes]] = []
     if error.retry_after is not None:
         retry = error_details_pb2.RetryInfo()
@@ -76,6 +78,7 @@ def item_error(error: MemoroError) -> memory_service_pb2.ItemError:
         reason=error.reason.value,
         message=_cut(error.message, _MAX_MESSAGE),
         field_violations=violations,
+        metadata=_metadata(error),
     )
 
 
@@ -106,6 +109,14 @@ def method_unknown(path: str) -> MemoroError:
     return MemoroError(Code.UNIMPLEMENTED, Reason.METHOD_UNKNOWN, f"no method {_cut(path)}")
 
 
+def _too_few_credits(error: MemoroError) -> error_details_pb2.PreconditionFailure:
+    subject, need, have = (_cut(error.metadata.get(name, "")) for name in ("tenant_id", "need", "have"))
+    violation = error_details_pb2.PreconditionFailure.Violation(
+        type="CREDITS", subject=subject, description=f"needs {need} micro-credits, has {have}"
+    )
+    return error_details_pb2.PreconditionFailure(violations=[violation])
+
+
 def _failure(
     code: grpc.StatusCode, reason: Reason, message: str, details: list[Message], trailers: list[tuple[str, str | bytes]]
 ) -> Failure:
@@ -113,6 +124,10 @@ def _failure(
     for detail in details:
         status.details.add().Pack(detail)
     return Failure(code, reason.value, message, ((_DETAILS, status.SerializeToString()), *trailers))
+
+
+def _metadata(error: MemoroError) -> dict[str, str]:
+    return {_cut(key): _cut(value) for key, value in error.metadata.items()}
 
 
 def _cut(text: str, limit: int = _MAX_TEXT) -> str:

@@ -13,7 +13,8 @@ import socket
 import sys
 import tempfile
 from asyncio.subprocess import Process
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import partial
 from typing import Final
 
 import structlog
@@ -22,12 +23,10 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from memoro_core.errors import unavailable
 from memoro_core.ops.http import OpsServer
+from memoro_core.processes import keep_running
 from memoro_core.settings import Settings
+from memoro_core.tasks import end_task
 
-_FIRST_PAUSE: Final = 0.2
-_LONGEST_PAUSE: Final = 5.0
-_STEADY: Final = 30.0
-"""After so many seconds a process counts as sound, and a crash is followed by a short pause again."""
 _MARGIN: Final = 5.0
 """What a process gets beyond its own grace before it is killed."""
 
@@ -70,15 +69,18 @@ class Supervisor:
                     "MEMORO_GRPC_PORT": str(port),
                     "PROMETHEUS_MULTIPROC_DIR": metrics,
                 }
-                keepers = [
-                    asyncio.create_task(self._keep_running(index, environment, metrics))
-                    for index in range(self._settings.processes)
-                ]
-                self._logger.info("supervising", processes=len(keepers), port=port, ops_port=ops.port, pid=os.getpid())
-                await stop.wait()
-                for keeper in keepers:
-                    keeper.cancel()
-                await asyncio.gather(*keepers, return_exceptions=True)
+                grace = self._settings.drain_notice + self._settings.drain_grace + _MARGIN
+                async with asyncio.TaskGroup() as tasks:
+                    keepers = [
+                        tasks.create_task(keep_running(partial(self._start, index, environment, metrics), grace=grace))
+                        for index in range(self._settings.processes)
+                    ]
+                    self._logger.info(
+                        "supervising", processes=len(keepers), port=port, ops_port=ops.port, pid=os.getpid()
+                    )
+                    await stop.wait()
+                    for keeper in keepers:
+                        keeper.cancel()
 
     async def _check(self) -> None:
         if not all(self._serving):
@@ -101,25 +103,18 @@ class Supervisor:
             reserved.bind((host, port))
             yield reserved
 
-    async def _keep_running(self, index: int, environment: Mapping[str, str], metrics: str) -> None:
-        clock = asyncio.get_running_loop().time
-        pause = _FIRST_PAUSE
-        while True:
-            started = clock()
-            process, line = await _spawn(environment)
-            with line:
-                try:
-                    await self._follow(index, line)
-                    code = await process.wait()
-                finally:
-                    self._serving[index] = False
-                    await self._stop(process)
-                    mark_process_dead(process.pid, path=metrics)  # type: ignore[no-untyped-call]
-            if clock() - started >= _STEADY:
-                pause = _FIRST_PAUSE
-            self._logger.warning("a server process ended; starting it again", pid=process.pid, code=code, seconds=pause)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+    @contextlib.asynccontextmanager
+    async def _start(self, index: int, environment: Mapping[str, str], metrics: str) -> AsyncIterator[Process]:
+        """A server process, followed for as long as it runs."""
+        process, line = await _spawn(environment)
+        with line:
+            follower = asyncio.create_task(self._follow(index, line))
+            try:
+                yield process
+            finally:
+                await end_task(follower)
+                self._serving[index] = False
+                mark_process_dead(process.pid, path=metrics)  # type: ignore[no-untyped-call]
 
     async def _follow(self, index: int, line: socket.socket) -> None:
         """Notes what the process tells of itself, until it is gone."""
@@ -127,20 +122,7 @@ class Supervisor:
         with contextlib.suppress(ConnectionError):
             while said := await loop.sock_recv(line, 64):
                 self._serving[index] = said.endswith(b"1")
-
-    async def _stop(self, process: Process) -> None:
-        if process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(self._settings.drain_notice + self._settings.drain_grace + _MARGIN):
-                await process.wait()
-        except TimeoutError:
-            self._logger.error("a server process does not end; killing it", pid=process.pid)
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        self._serving[index] = False
 
 
 async def _spawn(environment: Mapping[str, str]) -> tuple[Process, socket.socket]:

@@ -16,8 +16,9 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from memoro.v1 import admin_service_pb2 as admin
+from memoro.v1 import billing_pb2, memory_pb2
+from memoro.v1 import billing_service_pb2 as billing
 from memoro.v1 import jobs_service_pb2 as jobs
-from memoro.v1 import memory_pb2
 from memoro.v1 import memory_service_pb2 as pb
 from memoro.v1 import webhooks_service_pb2 as webhooks
 from memoro_core.embedded.stack import Stack
@@ -48,6 +49,7 @@ class Things:
     memories_token: str
     resume_token: str
     feed_token: str
+    ledger_token: str
     endpoint_id: str
     event_id: str
 
@@ -114,6 +116,25 @@ def nothing_under_way(outcome: Outcome, response: Any, things: Things) -> None:
     assert response.HasField("heartbeat")
 
 
+def a_balance_of_its_own(outcome: Outcome, response: Any, things: Things) -> None:
+    """Empty, whatever the first tenant was given."""
+    assert outcome.code is grpc.StatusCode.OK, outcome
+    assert response.balance == billing_pb2.Balance(tenant_id=response.balance.tenant_id)
+    assert response.balance.tenant_id not in {"", things.tenant_id}
+
+
+def an_estimate_of_its_own(outcome: Outcome, response: Any, things: Things) -> None:
+    assert outcome.code is grpc.StatusCode.OK, outcome
+    assert response.lines
+    assert response.available == 0
+
+
+def the_same_for_all(outcome: Outcome, response: Any, things: Things) -> None:
+    """Prices are the deployment's."""
+    assert outcome.code is grpc.StatusCode.OK, outcome
+    assert response.prices
+
+
 def _create(text: str = TEXT) -> pb.CreateMemoryRequest:
     return pb.CreateMemoryRequest(request_id=REQUEST_ID, user_id=USER, text=text)
 
@@ -123,7 +144,9 @@ def _conversation() -> pb.AddConversationRequest:
 
 
 MEMORY, JOBS, ADMIN = "/memoro.v1.MemoryService/", "/memoro.v1.JobsService/", "/memoro.v1.AdminService/"
-WEBHOOKS = "/memoro.v1.WebhooksService/"
+BILLING, WEBHOOKS = "/memoro.v1.BillingService/", "/memoro.v1.WebhooksService/"
+TENANT, USERS = billing_pb2.BUDGET_SCOPE_TENANT, billing_pb2.BUDGET_SCOPE_USER
+EMBED = billing_pb2.AI_OPERATION_EMBED
 NO_ENDPOINT, URL = not_found("WEBHOOK_NOT_FOUND"), "https://hooks.invalid/memoro"
 NO_MEMORY, NO_JOB = not_found("MEMORY_NOT_FOUND"), not_found("JOB_NOT_FOUND")
 TABLE: dict[str, Row] = {
@@ -170,6 +193,15 @@ TABLE: dict[str, Row] = {
         lambda a: webhooks.RedeliverEventRequest(event_id=a.event_id, endpoint_id=a.endpoint_id),
         not_found("DELIVERY_NOT_FOUND"),
     ),
+    BILLING + "GetBalance": Row(lambda a: billing.GetBalanceRequest(), a_balance_of_its_own),
+    BILLING + "AddCredits": Row(lambda a: billing.AddCreditsRequest(tenant_id=a.tenant_id, amount=1), denied),
+    BILLING + "SetBalance": Row(lambda a: billing.SetBalanceRequest(tenant_id=a.tenant_id, available=0), denied),
+    BILLING + "ListLedgerEntries": Row(lambda a: billing.ListLedgerEntriesRequest(), nothing("entries")),
+    BILLING + "GetUsage": Row(lambda a: billing.GetUsageRequest(user_id=USER), nothing("rows")),
+    BILLING + "EstimateCost": Row(
+        lambda a: billing.EstimateCostRequest(create_memory=_create()), an_estimate_of_its_own
+    ),
+    BILLING + "ListPrices": Row(lambda a: billing.ListPricesRequest(), the_same_for_all),
     ADMIN + "CreateTenant": Row(lambda a: admin.CreateTenantRequest(name="never-made"), denied),
     ADMIN + "GetTenant": Row(lambda a: admin.GetTenantRequest(tenant_id=a.tenant_id), denied),
     ADMIN + "ListTenants": Row(lambda a: admin.ListTenantsRequest(), denied),
@@ -187,6 +219,15 @@ TABLE: dict[str, Row] = {
     ADMIN + "RequeueJobs": Row(lambda a: admin.RequeueJobsRequest(tenant_id=a.tenant_id), denied),
     ADMIN + "ClearQueue": Row(lambda a: admin.ClearQueueRequest(tenant_id=a.tenant_id, deferred=True), denied),
     ADMIN + "TriggerProcessing": Row(lambda a: admin.TriggerProcessingRequest(tenant_id=a.tenant_id), denied),
+    ADMIN + "GetAiCosts": Row(lambda a: admin.GetAiCostsRequest(tenant_id=a.tenant_id), denied),
+    ADMIN + "GetCircuitBreaker": Row(lambda a: admin.GetCircuitBreakerRequest(tenant_id=a.tenant_id), denied),
+    ADMIN + "ResetCircuitBreaker": Row(
+        lambda a: admin.ResetCircuitBreakerRequest(scope=USERS, tenant_id=a.tenant_id, user_id=USER), denied
+    ),
+    ADMIN + "SetBudget": Row(lambda a: admin.SetBudgetRequest(scope=TENANT, tenant_id=a.tenant_id, limit=0), denied),
+    ADMIN + "SetPrice": Row(lambda a: admin.SetPriceRequest(provider="openai", model="m", operation=EMBED), denied),
+    ADMIN + "VerifyLedger": Row(lambda a: admin.VerifyLedgerRequest(tenant_id=a.tenant_id), denied),
+    ADMIN + "SendTestAlert": Row(lambda a: admin.SendTestAlertRequest(message="nobody's"), denied),
 }
 
 
@@ -206,10 +247,16 @@ async def two(stack: Stack) -> AsyncIterator[Two]:
     )
     async with deployed(settings) as deployment:
         owner = await deployment.caller()
-        yield Two(deployment, owner, await _things_of(owner))
+        yield Two(deployment, owner, await _things_of(owner, await deployment.operator()))
 
 
-async def _things_of(owner: Caller) -> Things:
+async def _things_of(owner: Caller, operator: Caller) -> Things:
+    for _ in range(2):
+        await operator.ask(
+            "BillingService/AddCredits", billing.AddCreditsRequest(tenant_id=str(owner.tenant_id), amount=1_000)
+        )
+    entries = await owner.ask("BillingService/ListLedgerEntries", billing.ListLedgerEntriesRequest(page_size=1))
+    assert entries.next_page_token
     endpoint = await owner.ask("WebhooksService/CreateWebhookEndpoint", webhooks.CreateWebhookEndpointRequest(url=URL))
     request = _create()
     request.processing_mode = memory_pb2.PROCESSING_MODE_SYNC
@@ -225,6 +272,8 @@ async def _things_of(owner: Caller) -> Things:
     under_way = await following.read()
     assert under_way.HasField("snapshot"), "the owner has no job under way, so that hiding it proves nothing"
     following.cancel()
+    usage = await owner.ask("BillingService/GetUsage", billing.GetUsageRequest(user_id=USER))
+    assert usage.rows, "the owner has used nothing, so that hiding it proves nothing"
     # The event that the job above has ended; no worker runs, so it stays to be sent.
     deliveries = await owner.ask("WebhooksService/ListDeliveries", webhooks.ListDeliveriesRequest())
     return Things(
@@ -237,6 +286,7 @@ async def _things_of(owner: Caller) -> Things:
         memories_token=page.next_page_token,
         resume_token=snapshot.resume_token,
         feed_token=under_way.resume_token,
+        ledger_token=entries.next_page_token,
         endpoint_id=endpoint.endpoint.id,
         event_id=deliveries.deliveries[0].event_id,
     )
@@ -274,6 +324,9 @@ async def _everything_of(owner: Caller) -> list[bytes]:
         await owner.ask("JobsService/ListJobs", jobs.ListJobsRequest()),
         await owner.ask("WebhooksService/ListWebhookEndpoints", webhooks.ListWebhookEndpointsRequest()),
         await owner.ask("WebhooksService/ListDeliveries", webhooks.ListDeliveriesRequest()),
+        await owner.ask("BillingService/GetBalance", billing.GetBalanceRequest()),
+        await owner.ask("BillingService/ListLedgerEntries", billing.ListLedgerEntriesRequest()),
+        await owner.ask("BillingService/GetUsage", billing.GetUsageRequest()),
     ]
     return [answer.SerializeToString(deterministic=True) for answer in answers]
 
@@ -283,6 +336,11 @@ async def test_tokens_of_one_tenant_are_none_of_another(two: Two) -> None:
     assert (await two.owner.call("MemoryService/ListMemories", page)).code is grpc.StatusCode.OK
     stranger = await two.deployment.caller()
     outcome = await stranger.call("MemoryService/ListMemories", page)
+    assert outcome.info.reason == "PAGE_TOKEN_INVALID"
+
+    ledger = billing.ListLedgerEntriesRequest(page_size=1, page_token=two.things.ledger_token)
+    assert (await two.owner.call("BillingService/ListLedgerEntries", ledger)).code is grpc.StatusCode.OK
+    outcome = await stranger.call("BillingService/ListLedgerEntries", ledger)
     assert outcome.info.reason == "PAGE_TOKEN_INVALID"
 
     theirs = await stranger.ask("MemoryService/CreateMemory", _create())
@@ -295,7 +353,7 @@ async def test_tokens_of_one_tenant_are_none_of_another(two: Two) -> None:
     assert outcome.info.reason == "RESUME_TOKEN_INVALID"
 
 
-@pytest.mark.parametrize("scope", [Scope.READ, Scope.WRITE, Scope.JOBS])
+@pytest.mark.parametrize("scope", [Scope.READ, Scope.WRITE, Scope.JOBS, Scope.BILLING])
 async def test_a_key_does_only_what_its_scope_says(two: Two, scope: Scope) -> None:
     deployment = two.deployment
     tenant = await deployment.container.tenancy.get_tenant((await deployment.caller()).tenant_id)
@@ -315,3 +373,41 @@ async def test_no_filter_reaches_what_another_tenant_has(two: Two) -> None:
     searched = pb.SearchMemoriesRequest(user_id=USER, query="Hello!", filter=of_theirs)
     assert (await two.owner.ask("MemoryService/SearchMemories", searched)).hits
     assert not (await stranger.ask("MemoryService/SearchMemories", searched)).hits
+
+
+OF_A_TENANT: dict[str, Callable[[str], Message]] = {
+    "BillingService/GetBalance": lambda tenant_id: billing.GetBalanceRequest(tenant_id=tenant_id),
+    "BillingService/ListLedgerEntries": lambda tenant_id: billing.ListLedgerEntriesRequest(tenant_id=tenant_id),
+    "BillingService/GetUsage": lambda tenant_id: billing.GetUsageRequest(tenant_id=tenant_id),
+}
+"""Where a tenant may be named without the scope admin: one's own."""
+
+
+@pytest.mark.parametrize("method", OF_A_TENANT)
+async def test_only_operators_name_another_tenant(two: Two, method: str) -> None:
+    stranger, operator = await two.deployment.caller(), await two.deployment.operator()
+    of_the_owner = OF_A_TENANT[method](two.things.tenant_id)
+    outcome = await stranger.call(method, of_the_owner)
+    assert (outcome.code, outcome.info.reason) == (grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING")
+    assert dict(outcome.info.metadata) == {"scope": "admin"}
+    # One that does not exist, too: nothing tells which ids are tenants.
+    assert (await stranger.call(method, OF_A_TENANT[method](two.things.job_id))).message == outcome.message
+    own = await two.owner.ask(method, OF_A_TENANT[method](""))
+    assert own.ByteSize()
+    assert await two.owner.ask(method, of_the_owner) == own
+    assert await operator.ask(method, of_the_owner) == own
+
+
+async def test_every_request_that_may_name_a_tenant_is_tried_with_another(two: Two) -> None:
+    named = {
+        path.removeprefix("/memoro.v1.")
+        for path, method in METHODS.items()
+        if "tenant_id" in method.input_type.fields_by_name and POLICIES[path].scope is not Scope.ADMIN
+    }
+    assert named == OF_A_TENANT.keys()
+
+
+async def test_no_job_leads_to_another_tenants_ledger(two: Two) -> None:
+    stranger = await two.deployment.caller()
+    asked = billing.ListLedgerEntriesRequest(job_id=two.things.job_id)
+    assert not (await stranger.ask("BillingService/ListLedgerEntries", asked)).entries

@@ -28,10 +28,10 @@ from memoro import (
 )
 from memoro_core.ids import JobId, TenantId
 from memoro_core.postgres.database import open_database
-from memoro_core.postgres.deferral_store import PostgresDeferralStore
 from memoro_core.settings import Settings
 from tests.fakes.openai_server import FakeOpenAI, Fault
 from tests.fakes.webhook_receiver import Receiver
+from tests.support.deferrals import deferrals_of
 from tests.support.dev import Dev, running_dev
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
@@ -176,7 +176,7 @@ async def defer(deployment: Dev, tenant_id: str, job_id: str, until: datetime) -
     """Puts a job off, as a budget that is used up would."""
     settings = Settings.model_validate({"database_url": deployment.database_url})
     async with open_database(settings) as database:
-        await PostgresDeferralStore(database).defer(
+        await deferrals_of(database).defer(
             TenantId(UUID(tenant_id)), [JobId(UUID(job_id))], until=until, now=datetime.now(UTC)
         )
 

@@ -2,7 +2,10 @@
 
 In a test: `async with FakeOpenAI() as server`, then `server.base_url`; `server.script("embeddings", Fault(status=429))`
 says what the next requests get, one fault each, before the server is itself again; `server.requests` and
-`server.billed` tell what came and what was charged. While `server.open` is not set, requests wait for their answers.
+`server.billed` tell what came and what was charged; `server.bill` has it in money, by prices of its own;
+`server.tokens_of` counts the tokens of a text. While `server.open` is not set, requests wait for their answers.
+
+A request is billed once its answer is made, whether or not anybody is there to take it any more.
 
 By itself: `python -m tests.fakes.openai_server --port 8900` prints its base URL. Faults then come over HTTP: POST a
 list such as `[{"status": 429, "headers": {"retry-after": "1"}}]` to `/script/embeddings`; GET `/requests` tells what
@@ -21,12 +24,13 @@ import math
 import re
 import zlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from http import HTTPStatus
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 _NAME = re.compile(r"\b[A-Z][\w'-]*(?: [A-Z0-9][\w'-]*)*")
 
@@ -59,8 +63,37 @@ class Request:
     body: Any
 
 
+@dataclass(frozen=True, slots=True)
+class Billed:
+    """What one request is charged for: the tokens of each of its texts, and those of the answer."""
+
+    kind: str
+    model: str
+    texts: Mapping[str, int]
+    output_tokens: int = 0
+
+    @property
+    def input_tokens(self) -> int:
+        """Those of all texts."""
+        return sum(self.texts.values())
+
+
+class Moment(Enum):
+    """Where a request stands."""
+
+    CAME = auto()
+    BILLED = auto()
+    ANSWERED = auto()
+
+
+Watch: TypeAlias = Callable[[Moment, Request], Awaitable[None]]
+
+
 class FakeOpenAI:
-    """The server; an async context manager. `reject` marks inputs that get a 400, the whole request with them."""
+    """The server; an async context manager. `reject` marks inputs that get a 400, the whole request with them.
+
+    `watch` is awaited at each moment of each request, and may keep it waiting. With `any_key` no key is wrong.
+    """
 
     def __init__(
         self, *, host: str = "127.0.0.1", port: int = 0, dimensions: int = 64, api_key: str = "test-key"
@@ -78,8 +111,12 @@ class FakeOpenAI:
         self.reject: str | None = None
         self.max_input_bytes: int | None = None
         self.answers: dict[str, str] = {}
+        self.tokens_of: Callable[[str], int] = count_tokens
         self.requests: list[Request] = []
         self.billed = 0
+        self.bills: list[Billed] = []
+        self.any_key = False
+        self.watch: Watch | None = None
         self.running = 0
         self.most_running = 0
 
@@ -91,6 +128,12 @@ class FakeOpenAI:
     def script(self, kind: str, *faults: Fault) -> None:
         """What the next requests of a kind ("embeddings" or "chat") get, one fault each."""
         self._faults[kind].extend(faults)
+
+    def bill(self, prices: Mapping[str, tuple[int, int]]) -> int:
+        """What all of it costs: by the model, so many pico-dollars for a token in and one out."""
+        return sum(
+            one.input_tokens * prices[one.model][0] + one.output_tokens * prices[one.model][1] for one in self.bills
+        )
 
     def count(self, kind: str) -> int:
         """How many requests of a kind have come."""
@@ -134,19 +177,22 @@ class FakeOpenAI:
             _write(writer, status, {}, answer)
             await writer.drain()
             return True
-        self.requests.append(Request(path, headers, body))
+        request = Request(path, headers, body)
+        self.requests.append(request)
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
-            return await self._answer(path, headers, body, writer)
+            return await self._answer(request, writer)
         finally:
             self.running -= 1
 
-    async def _answer(self, path: str, headers: Mapping[str, str], body: Any, writer: asyncio.StreamWriter) -> bool:
+    async def _answer(self, request: Request, writer: asyncio.StreamWriter) -> bool:
+        path, headers, body = request.path, request.headers, request.body
+        await self._tell(Moment.CAME, request)
         kind = {"/v1/embeddings": "embeddings", "/v1/chat/completions": "chat"}.get(path)
         if kind is None:
             _write(writer, 404, {}, _error("unknown_url", "no such path"))
-        elif headers.get("authorization") != f"Bearer {self.api_key}":
+        elif not self.any_key and headers.get("authorization") != f"Bearer {self.api_key}":
             sent = headers.get("authorization", "")
             _write(writer, 401, {}, _error("invalid_api_key", f"Incorrect API key provided: {sent}"))
         else:
@@ -160,17 +206,25 @@ class FakeOpenAI:
             elif fault.status != 200:
                 _write(writer, fault.status, fault.headers, _error("fault", f"as scripted, to {json.dumps(body)}"))
             else:
-                _write(writer, *(self._embed(body, fault) if kind == "embeddings" else self._chat(body, fault)))
+                answer = self._embed(body, fault) if kind == "embeddings" else self._chat(body, fault)
+                await self._tell(Moment.BILLED, request)
+                _write(writer, *answer)
         await writer.drain()
+        await self._tell(Moment.ANSWERED, request)
         return True
+
+    async def _tell(self, moment: Moment, request: Request) -> None:
+        if self.watch is not None:
+            await self.watch(moment, request)
 
     def _embed(self, body: Any, fault: Fault) -> tuple[int, Mapping[str, str], str]:
         texts: list[str] = body["input"]
         too_long = self.max_input_bytes is not None and any(len(t.encode()) > self.max_input_bytes for t in texts)
         if too_long or "" in texts or (self.reject is not None and any(self.reject in text for text in texts)):
             return 400, {}, _error("invalid_input", f"one of these is bad: {texts}")
-        tokens = sum(count_tokens(text) for text in texts)
+        tokens = sum(self.tokens_of(text) for text in texts)
         self.billed += tokens
+        self.bills.append(Billed("embeddings", body["model"], {text: self.tokens_of(text) for text in texts}))
         vectors = fault.embeddings
         if vectors is None:
             vectors = [embed(text, body.get("dimensions", self.dimensions)) for text in texts]
@@ -185,8 +239,11 @@ class FakeOpenAI:
             data = json.loads(next(message["content"] for message in body["messages"] if message["role"] == "user"))
             content = next((answer for part, answer in self.answers.items() if part in data["text"]), None)
             content = content if content is not None else json.dumps(extract(data["text"]))
-        spent = count_tokens(prompt), count_tokens(content if isinstance(content, str) else json.dumps(content))
+        answered = content if isinstance(content, str) else json.dumps(content)
+        spent = self.tokens_of(prompt), self.tokens_of(answered)
         self.billed += sum(spent)
+        asked = next((message["content"] for message in body["messages"] if message["role"] == "user"), prompt)
+        self.bills.append(Billed("chat", body["model"], {asked: spent[0]}, spent[1]))
         message = {"role": "assistant", "content": content, "refusal": fault.refusal}
         answer = {
             "id": "chatcmpl-1",

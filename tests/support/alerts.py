@@ -40,7 +40,8 @@ def make_alert(
 async def stored_alerts(database: Database) -> Sequence[Mapping[str, Any]]:
     """All alerts, oldest first."""
     async with database.system_tx() as connection:
-        return await connection.fetch("SELECT * FROM alerts ORDER BY alert_id")
+        rows = await connection.fetch("SELECT * FROM alerts ORDER BY alert_id")
+    return [dict(row) for row in rows]
 
 
 async def clear_alerts(database: Database) -> None:

@@ -12,7 +12,13 @@ import grpc.aio
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from memoro.v1 import admin_service_pb2, jobs_service_pb2, memory_service_pb2, webhooks_service_pb2
+from memoro.v1 import (
+    admin_service_pb2,
+    billing_service_pb2,
+    jobs_service_pb2,
+    memory_service_pb2,
+    webhooks_service_pb2,
+)
 from memoro_core.container import Container, open_container
 from memoro_core.ids import TenantId
 from memoro_core.postgres.tenancy_store import PostgresTenancyStore
@@ -27,7 +33,7 @@ from tests.support.interception import Outcome, outcome_of
 TIMEOUT = 20.0
 METHODS: Mapping[str, Any] = {
     f"/{service.full_name}/{method.name}": method
-    for file in (memory_service_pb2, jobs_service_pb2, admin_service_pb2, webhooks_service_pb2)
+    for file in (memory_service_pb2, jobs_service_pb2, billing_service_pb2, admin_service_pb2, webhooks_service_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }

@@ -22,6 +22,7 @@ from memoro_core.postgres.tenancy_store import PostgresTenancyStore
 from memoro_core.settings import Settings
 from memoro_core.tenancy.model import Tier
 from memoro_core.tenancy.service import TenancyService
+from tests.support.pricing import Money
 
 
 def fresh_name() -> str:
@@ -56,6 +57,7 @@ class Domain:
     tenancy_store: PostgresTenancyStore
     memories: MemoryService
     hinted: list[JobRef]
+    money: Money
 
     async def new_tenant(self) -> TenantId:
         """One more tenant."""
@@ -78,7 +80,8 @@ async def open_domain(settings: Settings) -> AsyncIterator[Domain]:
     """The domain on these settings' database."""
     async with open_database(settings) as database:
         hints = Hints()
-        job_store, memory_store = PostgresJobStore(database), PostgresMemoryStore(database)
+        money = Money(database)
+        job_store, memory_store = PostgresJobStore(database, money.holds), PostgresMemoryStore(database, money.holds)
         tenancy_store = PostgresTenancyStore(database)
         memories = MemoryService(
             memory_store,
@@ -86,6 +89,7 @@ async def open_domain(settings: Settings) -> AsyncIterator[Domain]:
             hints,
             hints,
             SystemClock(),
+            money.bounds,
             priorities=PriorityRule(),
             max_attempts=settings.job_max_attempts,
         )
@@ -93,12 +97,13 @@ async def open_domain(settings: Settings) -> AsyncIterator[Domain]:
             await make_tenant(tenancy_store),
             database,
             job_store,
-            PostgresRunStore(database),
+            PostgresRunStore(database, money.holds),
             PostgresLeaseStore(database),
             PostgresSchedulingStore(database),
             memory_store,
             tenancy_store,
             memories,
             hints.refs,
+            money,
         )
         await memories.close()

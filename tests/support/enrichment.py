@@ -24,6 +24,7 @@ from memoro_core.llm.model import (
     Operation,
     Usage,
 )
+from memoro_core.llm.ports import Admit
 from memoro_core.memory.enrichment import EnrichmentHandler
 from memoro_core.postgres.enrichment_store import PostgresEnrichmentStore
 from tests.support.domain import Domain
@@ -52,12 +53,17 @@ class ScriptedExtractor:
     answers: Mapping[str, Extraction | Exception] = field(default_factory=dict)
     sources: list[ExtractionSource] = field(default_factory=list)
 
-    async def extract(self, source: ExtractionSource) -> Extraction:
+    async def extract(self, source: ExtractionSource, *, admit: Admit | None = None) -> Extraction:
+        if admit is not None:
+            await admit()
         self.sources.append(source)
         answer = self.answers.get(source.text, NOTHING)
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def bound(self, source: ExtractionSource) -> Usage:
+        return Usage("test", "scripted", Operation.EXTRACT, len(source.text.encode()), 10)
 
 
 @dataclass
@@ -71,7 +77,9 @@ class DirectionEmbedder:
     calls: list[Sequence[str]] = field(default_factory=list)
     error: Exception | None = None
 
-    async def embed(self, texts: Sequence[str]) -> Embeddings:
+    async def embed(self, texts: Sequence[str], *, admit: Admit | None = None) -> Embeddings:
+        if admit is not None:
+            await admit()
         self.calls.append(texts)
         if self.error is not None:
             raise self.error
@@ -80,6 +88,9 @@ class DirectionEmbedder:
             [vectors[ord(text[0]) % 256] for text in texts],
             (Usage(self.model.provider, self.model.name, Operation.EMBED, len(texts)),),
         )
+
+    def bound(self, texts: Sequence[str]) -> Usage:
+        return Usage(self.model.provider, self.model.name, Operation.EMBED, len(texts), items=len(texts))
 
 
 class SilentTail:
@@ -104,7 +115,7 @@ async def claim(domain: Domain, ref: JobRef, *, now: datetime | None = None) -> 
 
 def run_of(domain: Domain, claimed: Claim) -> Run:
     """What a handler gets to run a claimed job with."""
-    return Run(claimed, domain.run_store, SilentTail(), SystemClock())
+    return Run(claimed, domain.run_store, SilentTail(), domain.money.guard, SystemClock())
 
 
 @dataclass
@@ -118,7 +129,7 @@ class Enricher:
 
     def handler(self) -> EnrichmentHandler:
         """The handler over the test's providers."""
-        store = PostgresEnrichmentStore(self.domain.database)
+        store = PostgresEnrichmentStore(self.domain.database, self.domain.money.holds)
         return EnrichmentHandler(store, self.embedder, self.extractor if self.extracts else None, SystemClock())
 
     async def run(self, ref: JobRef | None = None) -> JobEvent:

@@ -42,8 +42,10 @@ from memoro_core.postgres.scheduling_store import PostgresSchedulingStore
 from memoro_core.postgres.tenancy_store import PostgresTenancyStore
 from memoro_core.tenancy.model import Tier
 from memoro_core.tenancy.service import TenancyService
+from tests.support.deferrals import deferrals_of
 from tests.support.domain import Hints, fresh_name
 from tests.support.job_model import JobRecord, Memories
+from tests.support.pricing import Money
 
 MAX_ATTEMPTS: Final = 3
 RUN_LIMIT: Final = 40.0
@@ -231,30 +233,31 @@ class JobWorld:
 @asynccontextmanager
 async def open_job_world(database: Database, now: datetime) -> AsyncIterator[JobWorld]:
     """A new tenant of the tier with the smallest caps, whose jobs are gone at the end."""
-    clock, hints = SetClock(now), Hints()
+    clock, hints, money = SetClock(now), Hints(), Money(database)
     tenants = TenancyService(PostgresTenancyStore(database), clock)
     tenant = await tenants.create_tenant(None, fresh_name(), "", Tier.FREE)
-    jobs = PostgresJobStore(database)
+    jobs = PostgresJobStore(database, money.holds)
     world = JobWorld(
         tenant.id,
         clock,
         database,
         MemoryService(
-            PostgresMemoryStore(database),
+            PostgresMemoryStore(database, money.holds),
             jobs,
             hints,
             hints,
             clock,
+            money.bounds,
             priorities=PriorityRule(),
             max_attempts=MAX_ATTEMPTS,
         ),
         jobs,
-        PostgresRunStore(database),
+        PostgresRunStore(database, money.holds),
         PostgresLeaseStore(database),
         PostgresSchedulingStore(database),
-        PostgresDeferralStore(database),
-        PostgresQueueStore(database),
-        PostgresRetryStore(database),
+        deferrals_of(database),
+        PostgresQueueStore(database, money.holds),
+        PostgresRetryStore(database, money.holds, money.bounds),
     )
     try:
         yield world

@@ -27,12 +27,11 @@ from memoro_core.jobs.model import (
     StageStatus,
 )
 from memoro_core.jobs.ports import EventTail
-from memoro_core.jobs.run_ports import RunContext
+from memoro_core.jobs.run_ports import RunContext, RunStore
 from memoro_core.jobs.service import JobsService
 from memoro_core.jobs.states import can_move, lost
 from memoro_core.memory.model import NewMemory
 from memoro_core.postgres.retry_store import PostgresRetryStore
-from memoro_core.postgres.run_store import PostgresRunStore
 from tests.support.domain import Domain
 
 LEASE = timedelta(seconds=30)
@@ -57,18 +56,18 @@ async def new_job(domain: Domain, *, priority: Priority | None = None) -> JobRef
 
 def jobs_service(domain: Domain, tail: EventTail) -> JobsService:
     """What callers ask of jobs, over the domain's database."""
-    retries = PostgresRetryStore(domain.database)
+    retries = PostgresRetryStore(domain.database, domain.money.holds, domain.money.bounds)
     return JobsService(domain.job_store, retries, tail, SystemClock(), max_attempts=5)
 
 
-async def claim(store: PostgresRunStore, ref: JobRef, *, lease: timedelta = LEASE) -> Claim:
+async def claim(store: RunStore, ref: JobRef, *, lease: timedelta = LEASE) -> Claim:
     """Claims a job that waits."""
     (claimed,) = await try_claim(store, [ref], lease=lease)
     return claimed
 
 
 async def try_claim(
-    store: PostgresRunStore, refs: Sequence[JobRef], *, at: datetime | None = None, lease: timedelta = LEASE
+    store: RunStore, refs: Sequence[JobRef], *, at: datetime | None = None, lease: timedelta = LEASE
 ) -> Sequence[Claim]:
     """Claims those of these jobs that can be claimed."""
     moment = at or now()
@@ -118,7 +117,7 @@ def retried(claimed: Claim, *, at: datetime | None = None) -> Finish:
 class StubHandler:
     """A `JobHandler` that does what a test says, then ends the job well."""
 
-    store: PostgresRunStore
+    store: RunStore
     work: Callable[[RunContext], Awaitable[None]] | None = None
     runs: int = 0
     ended: int = 0

@@ -18,6 +18,7 @@ from memoro_core.postgres.deferral_store import PostgresDeferralStore
 from memoro_core.postgres.queue_store import PostgresQueueStore
 from memoro_core.postgres.retry_store import PostgresRetryStore
 from memoro_core.tenancy.model import Principal, Scope, Tier, TierLimits
+from tests.support.deferrals import deferrals_of, releaser_of
 from tests.support.domain import Domain, fresh_name
 from tests.support.jobs import claim, now
 
@@ -74,10 +75,19 @@ class Operations:
 def operations_of(domain: Domain, tail: EventTail) -> Operations:
     """The service over the domain's database."""
     database = domain.database
-    queues, retries = PostgresQueueStore(database), PostgresRetryStore(database)
-    deferrals = PostgresDeferralStore(database)
+    queues, retries = (
+        PostgresQueueStore(database, domain.money.holds),
+        PostgresRetryStore(database, domain.money.holds, domain.money.bounds),
+    )
+    deferrals = deferrals_of(database)
     service = OperationsService(
-        queues, retries, deferrals, PostgresAnswerStore(database), tail, SystemClock(), max_attempts=5
+        queues,
+        retries,
+        releaser_of(database, tail),
+        PostgresAnswerStore(database),
+        tail,
+        SystemClock(),
+        max_attempts=5,
     )
     principal = Principal(TenantId(new_id()), ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.FREE, TierLimits(100))
     return Operations(domain, service, deferrals, retries, queues, principal)

@@ -21,6 +21,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from memoro.v1 import (
     admin_service_pb2,
     admin_service_pb2_grpc,
+    billing_service_pb2,
+    billing_service_pb2_grpc,
     jobs_service_pb2,
     jobs_service_pb2_grpc,
     memory_service_pb2,
@@ -33,6 +35,7 @@ _SERVICES: tuple[tuple[Any, str, Any], ...] = (
     (memory_service_pb2, "MemoryService", memory_service_pb2_grpc),
     (jobs_service_pb2, "JobsService", jobs_service_pb2_grpc),
     (admin_service_pb2, "AdminService", admin_service_pb2_grpc),
+    (billing_service_pb2, "BillingService", billing_service_pb2_grpc),
     (webhooks_service_pb2, "WebhooksService", webhooks_service_pb2_grpc),
 )
 

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from memoro.v1 import admin_service_pb2, jobs_service_pb2, memory_service_pb2, webhooks_service_pb2
+from memoro.v1 import (
+    admin_service_pb2,
+    billing_service_pb2,
+    jobs_service_pb2,
+    memory_service_pb2,
+    webhooks_service_pb2,
+)
 from memoro_core.errors import Reason
 from memoro_core.settings import Settings
 
@@ -37,7 +43,13 @@ def test_every_method_and_every_reason_is_in_the_description_of_the_contract() -
     text = (ROOT / "docs" / "api.md").read_text("utf-8")
     methods = {
         method.name
-        for module in (memory_service_pb2, jobs_service_pb2, admin_service_pb2, webhooks_service_pb2)
+        for module in (
+            memory_service_pb2,
+            jobs_service_pb2,
+            billing_service_pb2,
+            admin_service_pb2,
+            webhooks_service_pb2,
+        )
         for service in module.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     }

@@ -30,5 +30,11 @@ class WorkerMetrics:
             ["state"],
             registry=self.registry,
         )
+        self.alert_attempts = Counter(
+            "memoro_alert_attempts_total",
+            "Attempts to send an alert, by the state they left it in",
+            ["state"],
+            registry=self.registry,
+        )
         self.leads = Gauge("memoro_scheduler_leads", "1 while this process schedules", registry=self.registry)
         Gauge("memoro_jobs_running", "Jobs that run here", registry=self.registry).set_function(running)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from contextlib import AsyncExitStack
 
@@ -47,6 +48,7 @@ async def work(settings: Settings, stop: asyncio.Event, *, handlers: MakeHandler
                     container.scheduler,
                     Dispatcher(container.waiting, container.hints, container.clock),
                     container.recurring,
+                    container.queue_monitor,
                     Leadership(settings, SCHEDULER_LOCK),
                     interval=settings.scheduler_interval,
                     poll=settings.scheduler_poll,
@@ -60,6 +62,12 @@ async def work(settings: Settings, stop: asyncio.Event, *, handlers: MakeHandler
                 )
             )
             stack.push_async_callback(end_task, delivering)
+            alerting = asyncio.create_task(
+                container.alert_deliverer.run(
+                    stop, grace=settings.drain_grace, told=lambda state: metrics.alert_attempts.labels(state).inc()
+                )
+            )
+            stack.push_async_callback(end_task, alerting)
             slots = Slots(settings.worker_concurrency, prefetch=settings.worker_prefetch)
             broker = await stack.enter_async_context(open_broker(settings, slots, stop))
             own_queue = OwnQueue(
@@ -75,6 +83,10 @@ async def work(settings: Settings, stop: asyncio.Event, *, handlers: MakeHandler
                 )
             )
             stack.push_async_callback(end_task, standing_in)
+            # What was loaded to start stays for good. Looking at it again, each full collection of garbage would hold
+            # all jobs up for a tenth of a second.
+            gc.collect()
+            gc.freeze()
             listening = asyncio.create_task(
                 listen(broker, container.job_runner, metrics, slots, stop, grace=settings.drain_grace)
             )
@@ -83,6 +95,7 @@ async def work(settings: Settings, stop: asyncio.Event, *, handlers: MakeHandler
                 "listening": listening,
                 "scheduling": scheduling,
                 "delivering": delivering,
+                "alerting": alerting,
                 "standing in": standing_in,
             }
             await asyncio.wait(parts.values(), return_when=asyncio.FIRST_COMPLETED)
@@ -93,7 +106,7 @@ async def work(settings: Settings, stop: asyncio.Event, *, handlers: MakeHandler
                         logger.error("a part of the worker ended", part=name, exc_info=part.exception())
                 failed = True
             stop.set()
-            await asyncio.gather(listening, delivering, return_exceptions=failed)
+            await asyncio.gather(listening, delivering, alerting, return_exceptions=failed)
     except (MemoroError, OSError) as error:
         logger.error("the worker can't run", reason=str(error))
         return 1

@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 from prometheus_client import Gauge
 
+from memoro_core.alerts.queue_monitor import QueueMonitor
 from memoro_core.errors import MemoroError
 from memoro_core.jobs.dispatch import Dispatcher
 from memoro_core.jobs.recurring import Recurring
@@ -25,14 +26,15 @@ async def keep_scheduling(
     scheduler: Scheduler,
     dispatcher: Dispatcher,
     recurring: Recurring,
+    queue_monitor: QueueMonitor,
     leadership: Leadership,
     *,
     interval: float,
     poll: float,
     leads: Gauge,
 ) -> None:
-    """While this process leads: a round each `interval` seconds, recurring work when its time has come, and jobs
-    dispatched as workers get free; for ever.
+    """While this process leads: a round each `interval` seconds, recurring work when its time has come, queues watched,
+    and jobs dispatched as workers get free; for ever.
     """
     leading = asyncio.Event()
     dispatching = asyncio.create_task(_dispatch(dispatcher, leading, poll))
@@ -47,6 +49,7 @@ async def keep_scheduling(
             if leader:
                 await _survive("round_failed", scheduler.round)
                 await _survive("schedules_not_read", recurring.round)
+                await _survive("queues_not_watched", queue_monitor.round)
             await asyncio.sleep(interval)
     finally:
         await end_task(dispatching)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from memoro.cli import processing
+from memoro.cli import alerts, processing
 from memoro.cli.options import choices, moment
 from memoro.cli.session import Session, connected
 from memoro.enums import Scope
@@ -26,6 +26,7 @@ for command in (
     processing.trigger,
 ):
     app.command()(command)
+app.command("test-alert")(alerts.send_test_alert)
 
 TenantId = Annotated[str, typer.Argument(help="The tenant's id.")]
 DisplayName = Annotated[str | None, typer.Option("--display-name", "--name", help="A name for people.")]
@@ -114,9 +115,7 @@ def create_key(
     tenant_id: TenantId,
     *,
     display_name: DisplayName = None,
-    scope: Annotated[
-        list[Scope] | None, choices(Scope, help="May be given again. Default: read, write and jobs.")
-    ] = None,
+    scope: Annotated[list[Scope] | None, choices(Scope, help="May be given again. Default: all but admin.")] = None,
     expires: Annotated[str | None, typer.Option(help="When it ends, in ISO 8601. Default: never.")] = None,
 ) -> None:
     """Creates a key and shows its secret, this once."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from memoro.cli import admin, graph, jobs, memories, webhooks
+from memoro.cli import admin, billing, graph, jobs, memories, webhooks
 from memoro.cli.demo import demo
 from memoro.cli.plugins import add_plugins
 from memoro.version import __version__
@@ -34,6 +34,7 @@ def build() -> typer.Typer:
     app.add_typer(memories.app, name="memories")
     app.add_typer(graph.app, name="graph")
     app.add_typer(jobs.app, name="jobs")
+    app.add_typer(billing.app, name="billing")
     app.add_typer(webhooks.app, name="webhooks")
     app.add_typer(admin.app, name="admin")
     app.command("demo")(demo)

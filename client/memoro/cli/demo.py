@@ -10,13 +10,14 @@ import typer
 from rich.markup import escape
 
 from memoro.cli.conversation import sample_conversation
+from memoro.cli.demo_billing import Paying
 from memoro.cli.dev_process import DevFailed, dev_process
 from memoro.cli.graph import graph_tree
 from memoro.cli.output import Output, fail
 from memoro.cli.progress import follow_frames, show_frames
 from memoro.cli.session import ApiKeyOption, CaFileOption, JsonOption, Session, errors_told, open_client
 from memoro.cli.standing import standing
-from memoro.sync_client import JobHandle
+from memoro.sync_client import Client, JobHandle
 from memoro.types import Relationship
 
 TEXT = "John Doe bought an iPhone 15 from Apple Store. He works at TechCorp."
@@ -35,9 +36,10 @@ def demo(
     ca_file: CaFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Adds, watches, searches and walks, from nothing; exits with 1 if anything is not as it should be."""
+    """Pays, adds, watches, searches and walks, from nothing; exits with 1 if anything is not as it should be."""
     output = Output(as_json=as_json)
     with ExitStack() as stack:
+        admin_key = ""
         if endpoint is None:
             output.say("Starting PostgreSQL, Redis, a server and a worker …")
             try:
@@ -45,11 +47,14 @@ def demo(
             except DevFailed as error:
                 raise fail(str(error)) from error
             endpoint, api_key, ca_file = started["endpoint"], started["api_key"], None
+            admin_key = started["admin_key"]
         stack.enter_context(errors_told(endpoint))
         client = stack.enter_context(open_client(endpoint, api_key, ca_file))
+        # Prices are set and credits given on a deployment of its own alone: others have theirs.
+        operator = stack.enter_context(open_client(endpoint, admin_key, ca_file)) if admin_key else None
         output.say(f"Connected to [bold]{endpoint}[/].")
         output.json_line({"step": "connected", "endpoint": endpoint})
-        missing = _Demonstration(Session(client, output, endpoint)).run()
+        missing = _Demonstration(Session(client, output, endpoint), operator).run()
     if missing:
         raise fail("the demonstration did not find " + "; ".join(missing))
     output.json_line({"step": "done"})
@@ -57,23 +62,35 @@ def demo(
 
 
 class _Demonstration:
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, operator: Client | None) -> None:
         self._client = session.client
         self._output = session.output
         # A user of its own, so that it can run again on the same deployment.
         self._user = f"demo-{uuid.uuid4().hex[:8]}"
+        self._paying = Paying(session.client, operator, session.output, self._user)
 
     def run(self) -> list[str]:
         """What should have been found and was not."""
-        return [*self._add(), *self._converse(), *self._walk()]
+        missing = [*self._prepare(), *self._add(), *self._converse(), *self._walk()]
+        self._head("What is left")
+        self._paying.close()
+        return missing
+
+    def _prepare(self) -> list[str]:
+        self._head("What it costs")
+        return self._paying.prepare(TEXT)
 
     def _add(self) -> list[str]:
         self._head("A text, watched on its way")
         self._output.say(f"  “{TEXT}”\n")
         added = self._client.memories.create(user_id=self._user, text=TEXT)
         self._output.json_line({"step": "added", "memory": added.memory, "job": added.job.latest})
+        missing = self._paying.hold(added.job)
         self._follow(added.job)
+        missing += self._paying.settle(added.job)
+        return missing + self._graph()
 
+    def _graph(self) -> list[str]:
         self._head("The graph of it")
         entities = list(self._client.graph.entities(user_id=self._user))
         facts = self._facts()

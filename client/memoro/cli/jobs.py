@@ -11,7 +11,7 @@ from memoro.cli.options import choices
 from memoro.cli.output import Column, fail
 from memoro.cli.progress import follow_frames, show_frames, show_updates
 from memoro.cli.session import Session, connected
-from memoro.cli.standing import last_error, next_run, standing
+from memoro.cli.standing import cost_of, last_error, next_run, standing
 from memoro.enums import JobState
 from memoro.errors import JobCancelled, JobFailed
 from memoro.sync_client import JobHandle
@@ -29,6 +29,7 @@ COLUMNS: dict[Column, str] = {
     "user_id": "user",
     "create_time": "accepted",
     "end_time": "ended",
+    cost_of: "credits",
     next_run: "runs",
     last_error: "error",
 }

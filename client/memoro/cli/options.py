@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -17,6 +17,12 @@ def choices(kind: type[E], **more: Any) -> Any:
     """A typer option that takes names of the enumeration's members, in any case; given to a list, again and again."""
     names = [member.lower() for member in kind if member != "UNKNOWN"]
     return typer.Option(parser=_parser(kind, names), metavar="|".join(names), **more)
+
+
+def chosen(kind: type[E], **more: Any) -> Any:
+    """The same as an argument."""
+    names = [member.lower() for member in kind if member != "UNKNOWN"]
+    return typer.Argument(parser=_parser(kind, names), metavar="|".join(names), **more)
 
 
 def _parser(kind: type[E], names: list[str]) -> Callable[[str], E]:
@@ -45,3 +51,8 @@ def moment(text: str) -> datetime:
     """A time in ISO 8601, UTC when it names no offset. Raises ValueError."""
     time = datetime.fromisoformat(text)
     return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+def day(text: str) -> date:
+    """A day, as 2026-01-31. Raises ValueError."""
+    return date.fromisoformat(text)

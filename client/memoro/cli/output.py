@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, TypeVar
 
 import typer
@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from memoro.errors import MemoroError
+from memoro.cli.amounts import in_words
+from memoro.errors import InsufficientCredits, MemoroError
 
 Column = str | Callable[[Any], Any]
 """The path of an attribute, or what makes a cell of a value."""
@@ -67,15 +68,17 @@ class Output:
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold of a value: dataclasses as objects, times in ISO 8601."""
+    """What JSON can hold of a value: dataclasses as objects, times in ISO 8601, bytes in hex."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    if isinstance(value, datetime):
+    if isinstance(value, date):
         return value.isoformat()
+    if isinstance(value, bytes):
+        return value.hex()
     return value
 
 
@@ -105,6 +108,11 @@ def fail(message: str, *, code: int = 1) -> typer.Exit:
 def describe(error: MemoroError) -> str:
     """An error of a call in one line, with the fields to mend and the time to wait."""
     text = str(error)
+    if isinstance(error, InsufficientCredits) and error.need:
+        text = (
+            f"it may cost up to {in_words(error.need)}, and {in_words(error.have)} are available: have credits added, "
+            f"by an operator with memoro billing add ({error.reason})"
+        )
     others = [f"{bad.field}: {bad.description}" for bad in error.violations]
     if others and not any(other in text for other in others):
         text += "; " + "; ".join(others)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from memoro.cli.output import shown
 from memoro.enums import JobState
+from memoro.money import format_credits
 from memoro.types import Job, JobError, JobUpdate
 
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
@@ -17,7 +18,7 @@ def standing(job: Job) -> str:
 
 
 def state_of(job: Job) -> str:
-    """The state with what belongs to it: the result, the error, or when the job goes on."""
+    """The state with what belongs to it: the result, the error, what it costs, or when the job goes on."""
     parts = [str(job.state)]
     if job.partial:
         parts.append("in part")
@@ -29,6 +30,8 @@ def state_of(job: Job) -> str:
     if job.error is not None and job.result is None:
         parts.append(_words(job.error))
     text = " ".join(parts).replace("  ", " ")
+    if costs := cost_of(job):
+        text += f"; {costs} credits"
     goes_on = next_run(job)
     return f"{text}; runs {goes_on}" if goes_on else text
 
@@ -46,6 +49,8 @@ def change_of(update: JobUpdate) -> str:
         text += " in part"
     if update.error is not None:
         text += f" after attempt {update.attempt}: {_words(update.error)}"
+    if update.state.ended and update.usage is not None and update.usage.charged:
+        text += f"; {format_credits(update.usage.charged)} credits"
     if update.state in {JobState.QUEUED, JobState.DEFERRED} and update.run_time is not None:
         text += f"; runs {when(update.run_time)}"
     return text
@@ -61,6 +66,13 @@ def next_run(job: Job) -> str:
 def last_error(job: Job) -> str:
     """What the last attempt failed of; empty: it did not."""
     return _words(job.error) if job.error is not None else ""
+
+
+def cost_of(job: Job) -> str:
+    """What the job has cost in credits, or the most that it may; empty for one that is free."""
+    if job.state.ended:
+        return format_credits(job.usage.charged) if job.usage.charged else ""
+    return f"up to {format_credits(job.cost_bound)}" if job.cost_bound else ""
 
 
 def when(time: datetime, now: datetime | None = None) -> str:

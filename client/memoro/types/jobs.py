@@ -39,10 +39,12 @@ class JobResult:
 
 @dataclass(frozen=True, slots=True)
 class JobUsage:
-    """Tokens that a job has used, as the providers counted them."""
+    """Tokens that a job has used, as the providers counted them, and what it has cost."""
 
     input_tokens: int = 0
     output_tokens: int = 0
+    charged: int = 0
+    """In micro-credits; 0 until the job has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class Job:
     end_time: datetime | None
     retry_of: str = ""
     """The job whose work this one takes up again; empty for a job that no retry made."""
+    cost_bound: int = 0
+    """The most that it may cost, in micro-credits: so much is set aside until it has ended, unless it is DEFERRED."""
 
     @property
     def waiting_for_retry(self) -> bool:

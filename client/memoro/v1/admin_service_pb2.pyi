@@ -755,7 +755,7 @@ class RequeueJobsResponse(_message.Message):
     requeued: _builtins.int
     """How many jobs were retried."""
     skipped: _builtins.int
-    """How many fit but could not be retried: nothing of their work is left to do."""
+    """How many fit but could not be retried: nothing of their work is left to do, or their tenant has too few credits."""
     more: _builtins.bool
     """True when more jobs fit than the limit allowed: call again."""
     def __init__(

@@ -29,7 +29,8 @@ class BillingServiceStub(object):
     """Tells what things cost, and what has been paid. Jobs are paid from prepaid credits: the most that a job may cost is set aside
     when it is accepted, what it did cost is taken when it ends, and the rest given back.
 
-    `tenant_id` is for operators: a caller that names another tenant than its own needs the scope admin.
+    `tenant_id` is for operators: a caller that names another tenant than its own needs the scope admin. With it, the scope billing is
+    not needed.
     """
 
     def __init__(self, channel):
@@ -79,7 +80,8 @@ class BillingServiceServicer(object):
     """Tells what things cost, and what has been paid. Jobs are paid from prepaid credits: the most that a job may cost is set aside
     when it is accepted, what it did cost is taken when it ends, and the rest given back.
 
-    `tenant_id` is for operators: a caller that names another tenant than its own needs the scope admin.
+    `tenant_id` is for operators: a caller that names another tenant than its own needs the scope admin. With it, the scope billing is
+    not needed.
     """
 
     def GetBalance(self, request, context):
@@ -182,7 +184,8 @@ class BillingService(object):
     """Tells what things cost, and what has been paid. Jobs are paid from prepaid credits: the most that a job may cost is set aside
     when it is accepted, what it did cost is taken when it ends, and the rest given back.
 
-    `tenant_id` is for operators: a caller that names another tenant than its own needs the scope admin.
+    `tenant_id` is for operators: a caller that names another tenant than its own needs the scope admin. With it, the scope billing is
+    not needed.
     """
 
     @staticmethod

@@ -30,7 +30,8 @@ class BillingServiceStub:
     """Tells what things cost, and what has been paid. Jobs are paid from prepaid credits: the most that a job may cost is set aside
     when it is accepted, what it did cost is taken when it ends, and the rest given back.
 
-    `tenant_id` is for operators: a caller that names another tenant than its own needs the scope admin.
+    `tenant_id` is for operators: a caller that names another tenant than its own needs the scope admin. With it, the scope billing is
+    not needed.
     """
 
     @_typing.overload
@@ -59,7 +60,8 @@ class BillingServiceAsyncStub(BillingServiceStub):
     """Tells what things cost, and what has been paid. Jobs are paid from prepaid credits: the most that a job may cost is set aside
     when it is accepted, what it did cost is taken when it ends, and the rest given back.
 
-    `tenant_id` is for operators: a caller that names another tenant than its own needs the scope admin.
+    `tenant_id` is for operators: a caller that names another tenant than its own needs the scope admin. With it, the scope billing is
+    not needed.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -84,7 +86,8 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tells what things cost, and what has been paid. Jobs are paid from prepaid credits: the most that a job may cost is set aside
     when it is accepted, what it did cost is taken when it ends, and the rest given back.
 
-    `tenant_id` is for operators: a caller that names another tenant than its own needs the scope admin.
+    `tenant_id` is for operators: a caller that names another tenant than its own needs the scope admin. With it, the scope billing is
+    not needed.
     """
 
     @_abc_1.abstractmethod

@@ -15,10 +15,13 @@ class Calendar:
         """The date of a moment."""
         return now.astimezone(self._zone).date()
 
-    def day_end(self, now: datetime) -> datetime:
-        """The first moment of the following day, in UTC.
+    def day_start(self, day: date) -> datetime:
+        """The first moment of a day, in UTC.
 
         Where clocks are put forward at midnight, that is the moment at which they are.
         """
-        following = self.day(now) + timedelta(days=1)
-        return datetime.combine(following, time.min, tzinfo=self._zone).astimezone(UTC)
+        return datetime.combine(day, time.min, tzinfo=self._zone).astimezone(UTC)
+
+    def day_end(self, now: datetime) -> datetime:
+        """The first moment of the following day, in UTC."""
+        return self.day_start(self.day(now) + timedelta(days=1))

@@ -15,27 +15,11 @@ from memoro_core.embedded.errors import EmbeddedError
 from memoro_core.embedded.postgres import EmbeddedPostgres
 from memoro_core.embedded.process import end, kill_session, spawn
 from memoro_core.embedded.redis import EmbeddedRedis
+from memoro_core.processes import Pause
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE = 0.2
-LONGEST_PAUSE = 10.0
-STEADY = 30.0
 STANDARD_ERROR = 2
-
-
-class Pause:
-    """How long to wait before the next start: from 0.2 s doubling to 10 s, and from 0.2 s again after a run of 30 s."""
-
-    def __init__(self) -> None:
-        self._next = FIRST_PAUSE
-
-    def after(self, ran_for: float) -> float:
-        """The pause in seconds after a run of so many seconds."""
-        if ran_for >= STEADY:
-            self._next = FIRST_PAUSE
-        pause, self._next = self._next, min(self._next * 2, LONGEST_PAUSE)
-        return pause
 
 
 class Service:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from enum import IntEnum, StrEnum
 from typing import Final
 
+from memoro_core.billing.model import DeferralReason
 from memoro_core.ids import JobId, MemoryId, TenantId, UserId
+from memoro_core.llm.model import Usage
 
 
 class JobKind(StrEnum):
@@ -100,13 +102,29 @@ class JobResult:
 
 @dataclass(frozen=True, slots=True)
 class JobUsage:
-    """Tokens that all attempts of a job have used."""
+    """Tokens that all attempts of a job have used, and what it cost, in micro-credits, once it has ended."""
 
     input_tokens: int = 0
     output_tokens: int = 0
+    charged: int = 0
 
     def __add__(self, other: JobUsage) -> JobUsage:
-        return JobUsage(self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens)
+        return JobUsage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.charged + other.charged,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FreeCall:
+    """A provider call that cost nothing, to be written down with the end of its run. `day` is the one it counts for."""
+
+    usage: Usage
+    day: date
+    started_at: datetime
+    ended_at: datetime
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +140,8 @@ class Job:
     """A job as its row has it.
 
     `sequence` is the number of its latest event; `retry_of` the ended job whose work it does again; `trace_parent` the
-    W3C trace context of the call that made it.
+    W3C trace context of the call that made it. `cost_bound` is the most that it may cost, as reckoned when it was
+    accepted, in micro-credits; `deferral_reason` why it was put off last, if it was for money.
     """
 
     id: JobId
@@ -146,6 +165,8 @@ class Job:
     ended_at: datetime | None = None
     retry_of: JobId | None = None
     trace_parent: str | None = None
+    cost_bound: int = 0
+    deferral_reason: DeferralReason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +207,10 @@ class JobFilter:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """How a run ends: what its last write says. `state` is terminal, or QUEUED with a `run_at` for another attempt."""
+    """How a run ends: what its last write says. `state` is terminal, or QUEUED with a `run_at` for another attempt.
+
+    `free_calls` are those of the run's calls that cost nothing; the others have been written down already.
+    """
 
     state: JobState
     stages: Sequence[StageProgress]
@@ -195,3 +219,4 @@ class Finish:
     result: JobResult | None = None
     error: JobError | None = None
     run_at: datetime | None = None
+    free_calls: Sequence[FreeCall] = ()

@@ -1,4 +1,4 @@
-"""What operating the queues, and retrying and deferring jobs, needs from the outside."""
+"""What operating the queues, and retrying jobs, needs from the outside."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from memoro_core.tenancy.model import Tier
 
 @dataclass(frozen=True, slots=True)
 class RetriedBatch:
-    """The first events of the new jobs, and how many of the old ones had no work left to do."""
+    """The first events of the new jobs, and how many of the old ones had no work left, or could not be paid."""
 
     made: Sequence[tuple[JobRef, JobEvent]]
     skipped: int
@@ -32,14 +32,17 @@ class RetryStore(Protocol):
     ) -> tuple[Job, JobEvent] | JobId:
         """The new job and its first event; of a request that came before, the id of the job that it made then.
 
-        Raises JOB_NOT_FOUND, JOB_NOT_RETRYABLE, REQUEST_ID_REUSED.
+        Raises JOB_NOT_FOUND, JOB_NOT_RETRYABLE, REQUEST_ID_REUSED, INSUFFICIENT_CREDITS, PRICE_UNKNOWN.
         """
         ...
 
     async def retry_all(
         self, tenant_id: TenantId, job_ids: Sequence[JobId], *, max_attempts: int, now: datetime
     ) -> RetriedBatch:
-        """Retries those of a tenant's FAILED and CANCELLED jobs that were not retried before, in one transaction."""
+        """Retries those of a tenant's FAILED and CANCELLED jobs that were not retried before, in one transaction.
+
+        What the tenant's credits do not suffice for is left as it is. Raises PRICE_UNKNOWN.
+        """
         ...
 
     async def not_retried(
@@ -79,31 +82,6 @@ class QueueStore(Protocol):
 
         Their PENDING memories become FAILED. `deferred`: those that are put off too.
         """
-        ...
-
-
-class DeferralStore(Protocol):
-    """Puts jobs off, and lets them go again. Only jobs that wait are touched; each gets its event."""
-
-    async def defer(
-        self, tenant_id: TenantId, job_ids: Sequence[JobId], *, until: datetime, now: datetime
-    ) -> Sequence[tuple[JobRef, JobEvent]]:
-        """Those of a tenant's jobs that are QUEUED become DEFERRED, to be let go at `until`."""
-        ...
-
-    async def release(
-        self, *, now: datetime, limit: int, tenant_id: TenantId | None = None, due_only: bool = True
-    ) -> Sequence[tuple[JobRef, JobEvent]]:
-        """DEFERRED jobs become QUEUED and due, the earliest first, at most `limit`; they rank after all that waits.
-
-        Of one tenant or of all; with `due_only` those whose time has come. What another transaction holds is left out.
-        """
-        ...
-
-    async def hasten(
-        self, *, now: datetime, limit: int, tenant_id: TenantId | None = None
-    ) -> Sequence[tuple[JobRef, JobEvent]]:
-        """QUEUED jobs that would be due later are due now, at most `limit`, of one tenant or of all."""
         ...
 
 

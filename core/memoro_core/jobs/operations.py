@@ -16,7 +16,6 @@ from memoro_core.idempotency import Idempotency
 from memoro_core.ids import TenantId
 from memoro_core.jobs.model import JobEvent, JobRef
 from memoro_core.jobs.operation_model import (
-    MAX_BATCH_JOBS,
     Cleared,
     ClearFilter,
     QueueStatus,
@@ -26,8 +25,9 @@ from memoro_core.jobs.operation_model import (
     WorkerStatus,
     batches,
 )
-from memoro_core.jobs.operation_ports import AnswerStore, DeferralStore, QueueStore, RetryStore
+from memoro_core.jobs.operation_ports import AnswerStore, QueueStore, RetryStore
 from memoro_core.jobs.ports import EventTail
+from memoro_core.jobs.releasing import Releaser
 from memoro_core.tenancy.model import Principal, Tier
 
 DEFAULT_LIMIT: Final = 1_000
@@ -52,7 +52,7 @@ class OperationsService:
         self,
         queues: QueueStore,
         retries: RetryStore,
-        deferrals: DeferralStore,
+        releaser: Releaser,
         answers: AnswerStore,
         tail: EventTail,
         clock: Clock,
@@ -62,7 +62,7 @@ class OperationsService:
     ) -> None:
         self._queues = queues
         self._retries = retries
-        self._deferrals = deferrals
+        self._releaser = releaser
         self._answers = answers
         self._tail = tail
         self._clock = clock
@@ -143,19 +143,15 @@ class OperationsService:
         within: float,
         idempotency: Idempotency | None = None,
     ) -> Triggered:
-        """Lets jobs that are put off, and jobs between two attempts, run now. Raises REQUEST_ID_REUSED."""
+        """Lets jobs that are put off, and jobs between two attempts, run now; the former as far as they fit.
+
+        A job that credits are missing for, or whose budget is used up, stays where it is. Raises REQUEST_ID_REUSED.
+        """
 
         async def work() -> Triggered:
             until = time.monotonic() + within
-            released = await self._in_batches(
-                lambda: self._deferrals.release(
-                    now=self._clock.now(), limit=MAX_BATCH_JOBS, tenant_id=tenant_id, due_only=False
-                ),
-                until,
-            )
-            due = await self._in_batches(
-                lambda: self._deferrals.hasten(now=self._clock.now(), limit=MAX_BATCH_JOBS, tenant_id=tenant_id), until
-            )
+            released = await self._releaser.release_all(tenant_id, until=until)
+            due = await self._releaser.hasten_all(tenant_id, until=until)
             done = Triggered(released, due)
             _tell("processing_triggered", principal, tenant_id=tenant_id, **asdict(done))
             return done
@@ -195,17 +191,6 @@ class OperationsService:
             await self._publish(events)
             cancelled += len(events)
         return Cleared(cancelled, more=len(found) > limit)
-
-    async def _in_batches(self, step: Callable[[], Awaitable[Sequence[tuple[JobRef, JobEvent]]]], until: float) -> int:
-        """Repeats a step until it finds less than a batch, or the time is over; how many jobs it found."""
-        count = 0
-        while time.monotonic() < until:
-            events = await step()
-            await self._publish(events)
-            count += len(events)
-            if len(events) < MAX_BATCH_JOBS:
-                break
-        return count
 
     async def _publish(self, events: Sequence[tuple[JobRef, JobEvent]]) -> None:
         for ref, event in events:

@@ -1,4 +1,4 @@
-"""Deletes what is old: ended jobs with their events, request ids, times of schedules, workers that fell silent."""
+"""Deletes what is old: ended jobs and their events, request ids, times of schedules, silent workers, budgets' days."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _JOBS_AT_ONCE: Final = 1000
 _REQUESTS_AT_ONCE: Final = 10_000
 _KEPT_FIRES: Final = timedelta(days=30)
 _SILENT: Final = timedelta(hours=1)
+_KEPT_BUDGET_DAYS: Final = timedelta(days=90)
 _FROM_THE_START: Final = timedelta(days=1)
 _EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _log: Final = structlog.get_logger(__name__)
@@ -62,7 +63,8 @@ class Retention:
                 jobs += await self._forget_jobs(tier.tier, states, ended_before=ended_before)
         fires = await self._store.forget_fires(before=fire_at - _KEPT_FIRES)
         workers = await self._store.forget_workers(silent_since=fire_at - _SILENT)
-        _log.info("swept", jobs=jobs, requests=requests, fires=fires, workers=workers)
+        budget_days = await self._store.forget_budget_days(before=(fire_at - _KEPT_BUDGET_DAYS).date())
+        _log.info("swept", jobs=jobs, requests=requests, fires=fires, workers=workers, budget_days=budget_days)
 
     async def _forget_jobs(self, tier: str, states: Sequence[JobState], *, ended_before: datetime) -> int:
         forgotten = 0

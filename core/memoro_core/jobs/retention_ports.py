@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Protocol
 
 from memoro_core.jobs.model import JobState
@@ -41,4 +41,8 @@ class RetentionStore(Protocol):
 
     async def forget_workers(self, *, silent_since: datetime) -> int:
         """Deletes workers that have told nothing of themselves since; how many."""
+        ...
+
+    async def forget_budget_days(self, *, before: date) -> int:
+        """Deletes how far budgets were used up on earlier days; how many rows."""
         ...

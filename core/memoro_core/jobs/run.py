@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from enum import Enum, auto
 
 from memoro_core.clock import Clock
-from memoro_core.jobs.model import Claim, Finish, JobResult, JobState, JobUsage, StageProgress
+from memoro_core.jobs.model import Claim, Finish, FreeCall, JobResult, JobState, JobUsage, StageProgress
 from memoro_core.jobs.ports import EventTail
 from memoro_core.jobs.run_ports import JobCancelled, RunStore
+from memoro_core.jobs.spending import ProviderCall, Spending
 from memoro_core.llm.model import Usage
 
 
@@ -26,14 +29,16 @@ class Run:
     Made in the task that sees the run through, and that is stopped to stop the run.
     """
 
-    def __init__(self, claim: Claim, store: RunStore, tail: EventTail, clock: Clock) -> None:
+    def __init__(self, claim: Claim, store: RunStore, tail: EventTail, spending: Spending, clock: Clock) -> None:
         self._claim = claim
         self._store = store
         self._tail = tail
+        self._spending = spending
         self._clock = clock
         self._stages = {stage.stage: StageProgress(stage.stage) for stage in claim.job.stages}
         self._reporting = asyncio.Lock()
         self._interruptible = False
+        self._free_calls: list[FreeCall] = []
         task = asyncio.current_task()
         assert task is not None
         self.task = task
@@ -64,15 +69,18 @@ class Run:
         if asked_to_cancel or self.cancel_requested:
             raise JobCancelled
 
-    def record(self, usage: Sequence[Usage]) -> None:
-        """Adds what a provider call used."""
-        for one in usage:
-            self.usage += JobUsage(one.input_tokens, one.output_tokens)
+    def spending(self, bound: Usage, request: bytes) -> AbstractAsyncContextManager[ProviderCall]:
+        """A block in which a provider is asked once. Raises PRICE_UNKNOWN."""
+        return self._spending.call(self._claim, bound, request, self._spent)
 
     def success(self, result: JobResult, *, partial: bool) -> Finish:
         """The last write of a run that went well. From here on the run is not interrupted."""
         self._interruptible = False
-        return Finish(JobState.SUCCEEDED, self.stages, self.usage, partial=partial, result=result)
+        return self.with_calls(Finish(JobState.SUCCEEDED, self.stages, self.usage, partial=partial, result=result))
+
+    def with_calls(self, finish: Finish) -> Finish:
+        """An end of this run, with what is to be written of its calls."""
+        return dataclasses.replace(finish, free_calls=tuple(self._free_calls))
 
     def begin(self) -> None:
         """From here on the run may be interrupted: its handler is at work."""
@@ -95,6 +103,12 @@ class Run:
         """The job is another's: stops whatever the run does."""
         self.lost = True
         self.task.cancel()
+
+    def _spent(self, usage: Sequence[Usage], free: FreeCall | None) -> None:
+        for one in usage:
+            self.usage += JobUsage(one.input_tokens, one.output_tokens)
+        if free is not None:
+            self._free_calls.append(free)
 
     def _interrupt(self, why: Interruption) -> None:
         if self._interruptible:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from memoro_core.jobs.model import Claim, Finish, JobEvent, JobKind, JobRef, JobResult, StageProgress
+from memoro_core.jobs.spending import ProviderCall
 from memoro_core.llm.model import Usage
 
 
@@ -85,8 +87,11 @@ class RunContext(Protocol):
         """Tells watchers how far a stage is. A safe point: raises JobCancelled or LeaseLost."""
         ...
 
-    def record(self, usage: Sequence[Usage]) -> None:
-        """Adds what a provider call used, failed calls too."""
+    def spending(self, bound: Usage, request: bytes) -> AbstractAsyncContextManager[ProviderCall]:
+        """A block in which a provider is asked once: `bound` is the most that it may use, `request` what is asked.
+
+        What it costs is seen to before and written down after; failed calls count too. Raises PRICE_UNKNOWN.
+        """
         ...
 
     def success(self, result: JobResult, *, partial: bool) -> Finish:

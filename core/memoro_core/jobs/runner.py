@@ -12,7 +12,8 @@ import structlog
 
 from memoro_core.batching import Coalescer
 from memoro_core.clock import Clock
-from memoro_core.errors import Code, MemoroError, ProviderError, Reason
+from memoro_core.errors import Code, MemoroError, Reason
+from memoro_core.ids import TenantId
 from memoro_core.jobs.heart import Heart
 from memoro_core.jobs.model import (
     Claim,
@@ -28,6 +29,7 @@ from memoro_core.jobs.retry import Failure, RetryPolicy, classify, timed_out
 from memoro_core.jobs.run import Interruption, Run
 from memoro_core.jobs.run_ports import JobCancelled, JobHandler, LeaseLost, RunStore
 from memoro_core.jobs.service import job_not_found
+from memoro_core.jobs.spending import Spending
 from memoro_core.jobs.states import cancelled, failed
 from memoro_core.tasks import end_task
 from memoro_core.tracing import attempt_span
@@ -69,6 +71,7 @@ class JobRunner:
         tail: EventTail,
         heart: Heart,
         handlers: Mapping[JobKind, JobHandler],
+        spending: Spending,
         clock: Clock,
         policy: RunPolicy,
         *,
@@ -79,11 +82,13 @@ class JobRunner:
         self._tail = tail
         self._heart = heart
         self._handlers = handlers
+        self._spending = spending
         self._clock = clock
         self._policy = policy
         self._worker_id = worker_id
         self._runs: dict[JobRef, Run] = {}
-        self._claims: Coalescer[None, JobRef, Claim | None] = Coalescer(self._claim_all, max_items=_CLAIM_BATCH)
+        # A tenant's claims wait for those that other workers make for it; nobody else's should wait with them.
+        self._claims: Coalescer[TenantId, JobRef, Claim | None] = Coalescer(self._claim_all, max_items=_CLAIM_BATCH)
         self._apart: set[asyncio.Task[JobState | None]] = set()
         self._stopping = asyncio.Event()
 
@@ -106,7 +111,7 @@ class JobRunner:
         """
         if self._stopping.is_set():
             return None
-        claim = await self._claims.submit(None, ref)
+        claim = await self._claims.submit(ref.tenant_id, ref)
         if claim is not None and self._stopping.is_set():
             await self._release([claim])
             claim = None
@@ -168,7 +173,7 @@ class JobRunner:
             await self._tail.publish(ref.tenant_id, ref.job_id, [event])
             _log.info("job_released", job_id=str(ref.job_id))
 
-    async def _claim_all(self, _: None, refs: Sequence[JobRef]) -> Sequence[Claim | None]:
+    async def _claim_all(self, _: TenantId, refs: Sequence[JobRef]) -> Sequence[Claim | None]:
         now = self._clock.now()
         claimed = await self._store.claim(
             refs,
@@ -185,7 +190,7 @@ class JobRunner:
         return [claims.pop(ref, None) for ref in refs]
 
     def _begin(self, claim: Claim) -> Run:
-        run = self._runs[claim.ref] = Run(claim, self._store, self._tail, self._clock)
+        run = self._runs[claim.ref] = Run(claim, self._store, self._tail, self._spending, self._clock)
         self._heart.add(run)
         return run
 
@@ -243,13 +248,11 @@ class JobRunner:
             else:
                 finish = cancelled(stages=run.stages, usage=run.usage)
         except Exception as failure:  # noqa: BLE001 - whatever it is, it ends the attempt
-            if isinstance(failure, ProviderError):
-                run.record(failure.usage)
             finish = self._failed(run, classify(failure), None if isinstance(failure, MemoroError) else failure)
         finally:
             alarm.cancel()
             run.end()
-        return await self._write_end(claim, finish)
+        return await self._write_end(claim, run.with_calls(finish))
 
     def _failed(self, run: Run, verdict: Failure, unexpected: Exception | None = None) -> Finish:
         job, error = run.claim.job, verdict.error

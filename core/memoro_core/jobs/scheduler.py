@@ -10,8 +10,8 @@ import structlog
 from memoro_core.clock import Clock
 from memoro_core.errors import MemoroError
 from memoro_core.jobs.model import JobRef
-from memoro_core.jobs.operation_ports import DeferralStore
 from memoro_core.jobs.ports import EventTail, HintQueue
+from memoro_core.jobs.releasing import Releaser
 from memoro_core.jobs.retry import RetryPolicy
 from memoro_core.jobs.run_ports import RunStore
 from memoro_core.jobs.scheduling_ports import SchedulingStore
@@ -35,7 +35,7 @@ class Scheduler:
     def __init__(
         self,
         runs: RunStore,
-        deferrals: DeferralStore,
+        releaser: Releaser,
         waiting: SchedulingStore,
         hints: HintQueue,
         tail: EventTail,
@@ -46,7 +46,7 @@ class Scheduler:
         second_look: float = SECOND_LOOK,
     ) -> None:
         self._runs = runs
-        self._deferrals = deferrals
+        self._releaser = releaser
         self._waiting = waiting
         self._hints = hints
         self._tail = tail
@@ -58,10 +58,10 @@ class Scheduler:
         """Runs whose lease is out, by when that was first seen."""
 
     async def round(self) -> None:
-        """Ends or requeues lost runs; lets jobs wait again that were put off until now or lost their hint."""
+        """Ends or requeues lost runs; lets jobs wait again that were put off and can go, or lost their hint."""
         await self._reap()
-        await self._release_deferred()
         await self._find_lost_hints()
+        await self._releaser.round()
 
     async def _reap(self) -> None:
         now = self._clock.now()
@@ -81,10 +81,6 @@ class Scheduler:
         ]
         for ref, event in await self._runs.reap(ends, now=now):
             _log.warning("run_reaped", job_id=str(ref.job_id), attempt=event.attempt, state=str(event.state))
-            await self._tail.publish(ref.tenant_id, ref.job_id, [event])
-
-    async def _release_deferred(self) -> None:
-        for ref, event in await self._deferrals.release(now=self._clock.now(), limit=_BATCH):
             await self._tail.publish(ref.tenant_id, ref.job_id, [event])
 
     async def _find_lost_hints(self) -> None:

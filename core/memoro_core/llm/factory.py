@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
-from memoro_core.llm.model import Extraction, ExtractionSource
-from memoro_core.llm.ports import EmbeddingProvider, ExtractionProvider
+from memoro_core.llm.model import Extraction, ExtractionSource, Operation, Usage
+from memoro_core.llm.ports import Admit, EmbeddingProvider, ExtractionProvider
 from memoro_core.settings import Settings
 from memoro_core.tasks import end_task
 
@@ -38,10 +38,15 @@ class MissingProviderError(RuntimeError):
 class NoExtraction:
     """Finds nothing, for deployments that want vectors and words only."""
 
-    async def extract(self, source: ExtractionSource) -> Extraction:
-        """The empty graph."""
-        del source
+    async def extract(self, source: ExtractionSource, *, admit: Admit | None = None) -> Extraction:
+        """The empty graph, for which nobody is asked."""
+        del source, admit
         return Extraction((), (), ())
+
+    def bound(self, source: ExtractionSource) -> Usage:
+        """Nothing at all."""
+        del source
+        return Usage("none", "none", Operation.EXTRACT, 0, items=0)
 
 
 @asynccontextmanager

@@ -37,13 +37,17 @@ class EmbeddingModel:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one provider call used, as the provider counted it, failed calls included."""
+    """What one provider call used, as the provider counted it, failed calls included; or the most that one may use.
+
+    `items` are the texts it was about; a call that asks again about the same text has none.
+    """
 
     provider: str
     model: str
     operation: Operation
     input_tokens: int
     output_tokens: int = 0
+    items: int = 1
 
 
 @dataclass(frozen=True, slots=True)

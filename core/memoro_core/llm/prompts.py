@@ -40,6 +40,10 @@ Your answer could not be used: {problem}
 Answer again, with one JSON object of the required schema and nothing else."""
 
 
+REPAIR_BYTES: Final = len(_REPAIR.encode()) + 4 * _MAX_PROBLEM_CHARS
+"""The most that asking again adds to the messages, besides the answer."""
+
+
 def extraction_messages(source: ExtractionSource) -> list[dict[str, str]]:
     """The messages that ask for the graph of one text.
 
@@ -55,6 +59,11 @@ def extraction_messages(source: ExtractionSource) -> list[dict[str, str]]:
         {"role": "system", "content": EXTRACTION},
         {"role": "user", "content": json.dumps(data, ensure_ascii=False)},
     ]
+
+
+def extraction_size(source: ExtractionSource) -> int:
+    """How many bytes the messages have that ask for the graph of one text."""
+    return sum(len(message["content"].encode(errors="replace")) for message in extraction_messages(source))
 
 
 def repair_messages(asked: list[dict[str, str]], answer: str, problem: str) -> list[dict[str, str]]:

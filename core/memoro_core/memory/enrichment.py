@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from pydantic_core import to_json
+
 from memoro_core.clock import Clock
 from memoro_core.errors import ProviderError
 from memoro_core.graph.resolution import Findings, Reading, names_to_find, resolve
@@ -70,12 +72,10 @@ class EnrichmentHandler:
             await _skip(context, Stage.EMBED)
             return ()
         await _begin(context, Stage.EMBED, len(items))
-        try:
-            embeddings = await self._embedder.embed([text_to_embed(item.memory) for item in items])
-        except ProviderError as error:
-            context.record(error.usage)
-            raise
-        context.record(embeddings.usage)
+        texts = [text_to_embed(item.memory) for item in items]
+        async with context.spending(self._embedder.bound(texts), to_json(texts)) as call:
+            embeddings = await self._embedder.embed(texts, admit=call.admit)
+            call.used(embeddings.usage)
         await context.report(StageProgress(Stage.EMBED, StageStatus.SUCCEEDED, len(items), len(items)))
         return embeddings.vectors
 
@@ -138,13 +138,13 @@ async def _read(
     source = ExtractionSource(memory.text, memory.speaker, memory.occurred_at, item.preceding)
     async with limit:
         try:
-            extraction = await extractor.extract(source)
+            async with context.spending(extractor.bound(source), to_json(source)) as call:
+                extraction = await extractor.extract(source, admit=call.admit)
+                call.used(extraction.usage)
         except ProviderError as error:
-            context.record(error.usage)
             if error.retryable:
                 raise
             return None
-    context.record(extraction.usage)
     return extraction
 
 

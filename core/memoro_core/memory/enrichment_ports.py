@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from memoro_core.graph.resolution import Findings, KnownEntity, NamesToFind
 from memoro_core.ids import JobId, MemoryId, TenantId, UserId
@@ -13,10 +13,18 @@ from memoro_core.jobs.model import Claim, Finish, JobEvent, JobResult
 from memoro_core.llm.model import EmbeddingModel, Vector
 from memoro_core.memory.model import Memory
 
+MAX_PRECEDING: Final = 3
+"""How many turns before a text help to read it."""
+MAX_PRECEDING_CHARS: Final = 630
+"""How long each of them can be: a speaker of 128 characters, a colon, and 500 characters of the text."""
+
 
 @dataclass(frozen=True, slots=True)
 class Enrichable:
-    """A memory to enrich, and the turns just before it in its conversation, oldest first, as "speaker: text"."""
+    """A memory to enrich, and the turns just before it in its conversation, oldest first, as "speaker: text".
+
+    There are at most MAX_PRECEDING turns of at most MAX_PRECEDING_CHARS characters each.
+    """
 
     memory: Memory
     preceding: Sequence[str]

@@ -11,29 +11,27 @@ from typing import Final
 import structlog
 
 from memoro_core.batching import Coalescer
+from memoro_core.billing.bounds import CostBounds
 from memoro_core.clock import Clock
 from memoro_core.errors import Reason, etag_mismatch, not_found
 from memoro_core.idempotency import Idempotency
-from memoro_core.ids import ConversationId, JobId, MemoryId, TenantId, UserId, new_id
-from memoro_core.jobs.model import PLANNED_STAGES, Job, JobKind, JobRef, JobState, Priority
+from memoro_core.ids import JobId, MemoryId, TenantId, UserId, new_id
+from memoro_core.jobs.model import Job, JobRef, JobState, Priority
 from memoro_core.jobs.ports import JobStore
+from memoro_core.memory.drafting import draft_job, draft_messages, draft_text
 from memoro_core.memory.model import (
     Accepted,
     Memory,
     MemoryFilter,
-    MemoryKind,
     MemoryPatch,
     MemoryStatus,
-    Metadata,
     NewConversation,
     NewMemory,
     ProcessingMode,
-    Role,
 )
 from memoro_core.memory.ports import Draft, Hinter, JobExecutor, MemoryStore, Replay, Stored
 from memoro_core.memory.priority import PriorityRule
 from memoro_core.paging import Page, cut, identifier
-from memoro_core.tracing import current_trace_parent
 
 ACCEPT_BATCH: Final = 128
 """How many concurrent adds of a tenant are stored in one transaction at most; the next gathers while it commits."""
@@ -45,7 +43,9 @@ _log: Final = structlog.get_logger(__name__)
 class MemoryService:
     """The life of memories, from the call that adds one to the call that deletes it.
 
-    Every method raises UNAVAILABLE when the database is away, and then has stored nothing.
+    What makes a job is accepted only if the most that it may cost can be set aside: else the call raises
+    INSUFFICIENT_CREDITS, or PRICE_UNKNOWN. While a daily budget is used up, the job is DEFERRED instead. Every method
+    raises UNAVAILABLE when the database is away. A call that raises has stored nothing.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class MemoryService:
         hinter: Hinter,
         executor: JobExecutor,
         clock: Clock,
+        bounds: CostBounds,
         *,
         priorities: PriorityRule,
         max_attempts: int,
@@ -64,6 +65,7 @@ class MemoryService:
         self._hinter = hinter
         self._executor = executor
         self._clock = clock
+        self._bounds = bounds
         self._priorities = priorities
         self._max_attempts = max_attempts
         self._accepting: Coalescer[TenantId, Draft, Stored | Replay] = Coalescer(
@@ -78,19 +80,17 @@ class MemoryService:
         idempotency: Idempotency | None = None,
         processing: ProcessingMode = ProcessingMode.ASYNC,
     ) -> Accepted:
-        """Stores a text with its job; with SYNC also runs that job. Raises REQUEST_ID_REUSED."""
+        """Stores a text with its job; with SYNC also runs that job, unless it is put off. Raises REQUEST_ID_REUSED."""
         now = self._clock.now()
         job_id = JobId(new_id())
-        memory = self._memory(
-            new.user_id, MemoryKind.TEXT, new.text, job_id, now, metadata=new.metadata, occurred_at=new.occurred_at
-        )
+        memory = draft_text(new, job_id, now)
         priority = new.priority or self._priorities.for_text(new.text)
         run_by_caller = processing is ProcessingMode.SYNC
         draft = Draft([memory], self._job(job_id, [memory], priority, now), idempotency, run_by_caller)
         verdict = await self._accepting.submit(tenant_id, draft)
         if isinstance(verdict, Replay):
             return await self._replayed(tenant_id, verdict)
-        if run_by_caller:
+        if run_by_caller and not _put_off(verdict.job):
             job = await self._executor.execute(JobRef(tenant_id, job_id))
             return Accepted(await self._store.get(tenant_id, [memory.id]) or [memory], job)
         return self._queued(tenant_id, verdict)
@@ -101,21 +101,7 @@ class MemoryService:
         """Stores messages at the end of their conversation, with one job for all. Raises REQUEST_ID_REUSED."""
         now = self._clock.now()
         job_id = JobId(new_id())
-        memories = [
-            self._memory(
-                new.user_id,
-                MemoryKind.MESSAGE,
-                message.text,
-                job_id,
-                now,
-                metadata=message.metadata,
-                occurred_at=message.occurred_at,
-                conversation_id=new.conversation_id,
-                role=message.role,
-                speaker=message.speaker or None,
-            )
-            for message in new.messages
-        ]
+        memories = draft_messages(new, job_id, now)
         priority = new.priority or self._priorities.for_conversation(len(memories))
         verdict = await self._store.accept_conversation(
             tenant_id, Draft(memories, self._job(job_id, memories, priority, now), idempotency)
@@ -230,53 +216,12 @@ class MemoryService:
         return Accepted(memories, job)
 
     def _job(self, job_id: JobId, memories: Sequence[Memory], priority: Priority, now: datetime) -> Job:
-        return Job(
-            id=job_id,
-            kind=JobKind.MEMORY_ENRICH,
-            state=JobState.QUEUED,
-            priority=priority,
-            user_id=memories[0].user_id,
-            memory_ids=tuple(memory.id for memory in memories),
-            stages=PLANNED_STAGES,
-            attempt=0,
-            max_attempts=self._max_attempts,
-            run_at=now,
-            sequence=1,
-            created_at=now,
-            trace_parent=current_trace_parent(),
-        )
+        bound = self._bounds.bound(memories, at=now)
+        return draft_job(job_id, memories, priority, now, max_attempts=self._max_attempts, cost_bound=bound)
 
-    @staticmethod
-    def _memory(
-        user_id: UserId,
-        kind: MemoryKind,
-        text: str,
-        job_id: JobId,
-        now: datetime,
-        *,
-        metadata: Metadata,
-        occurred_at: datetime | None,
-        conversation_id: ConversationId | None = None,
-        role: Role | None = None,
-        speaker: str | None = None,
-    ) -> Memory:
-        return Memory(
-            id=MemoryId(new_id()),
-            user_id=user_id,
-            kind=kind,
-            text=text,
-            metadata=metadata,
-            status=MemoryStatus.PENDING,
-            conversation_id=conversation_id,
-            position=0,
-            role=role,
-            speaker=speaker,
-            occurred_at=occurred_at or now,
-            job_id=job_id,
-            version=1,
-            created_at=now,
-            updated_at=now,
-        )
+
+def _put_off(job: Job | None) -> bool:
+    return job is not None and job.state is JobState.DEFERRED
 
 
 def content_hash(text: str) -> bytes:

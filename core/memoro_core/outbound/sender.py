@@ -12,6 +12,7 @@ from typing import Final
 import httpcore
 
 from memoro_core.errors import MemoroError
+from memoro_core.outbound.failures import tls_failure
 from memoro_core.outbound.network import AddressRefused, NotResolved, Resolve, VettedNetwork, resolve
 from memoro_core.webhooks.addresses import PRIVATE, Target, parse_target
 from memoro_core.webhooks.model import Outcome
@@ -115,13 +116,8 @@ def _outcome(status: int) -> Outcome:
 
 
 def _what_failed(error: Exception) -> str:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"the certificate is not valid: {cause.verify_message}"
-        if isinstance(cause, ssl.SSLError):
-            return "TLS failed"
-        cause = cause.__cause__ or cause.__context__
+    if (reason := tls_failure(error)) is not None:
+        return reason
     if isinstance(error, httpcore.ConnectError):
         return "the host can't be reached"
     return "the connection broke before an answer came"

@@ -14,6 +14,7 @@ from memoro_core.ids import EntityId, JobId, MemoryId, TenantId, UserId, new_id
 from memoro_core.jobs.model import Claim, Finish, JobEvent, JobResult
 from memoro_core.jobs.run_ports import LeaseLost
 from memoro_core.memory.enrichment_ports import Enrichable, Enrichment
+from memoro_core.postgres.credit_holds import CreditHolds
 from memoro_core.postgres.database import Connection, Database
 from memoro_core.postgres.embedding_model import claim_embedding_model_in
 from memoro_core.postgres.graph_traces import lock_graphs_in, remove_traces_in
@@ -27,8 +28,9 @@ _SQL: Final = load_queries("enrichment")
 class PostgresEnrichmentStore:
     """An `EnrichmentStore`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, holds: CreditHolds) -> None:
         self._database = database
+        self._holds = holds
 
     async def load(self, tenant_id: TenantId, job_id: JobId, memory_ids: Sequence[MemoryId]) -> Sequence[Enrichable]:
         async with self._database.tenant_tx(tenant_id, generic_plans=True) as connection:
@@ -46,7 +48,7 @@ class PostgresEnrichmentStore:
     ) -> JobEvent:
         async with self._database.tenant_tx(claim.ref.tenant_id, generic_plans=True) as connection:
             result = await _write(connection, claim, enrichment, now)
-            return await finish_in(connection, claim, finish(result), now=now)
+            return await finish_in(connection, self._holds, claim, finish(result), now=now)
 
 
 async def _write(connection: Connection, claim: Claim, enrichment: Enrichment, now: datetime) -> JobResult:

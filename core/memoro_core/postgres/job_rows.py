@@ -8,6 +8,7 @@ from typing import Final
 from asyncpg import Record
 from pydantic import TypeAdapter
 
+from memoro_core.billing.model import DeferralReason
 from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs.model import (
     Claim,
@@ -30,8 +31,8 @@ _EVENT: Final = TypeAdapter(JobEvent)
 
 
 def job_of(row: Record) -> Job:
-    """A job from a row with the columns of `get_job`."""
-    error, result = row["error"], row["result"]
+    """A job from a row with the fragment `job_columns`."""
+    error, result, deferral_reason = row["error"], row["result"], row["deferral_reason"]
     return Job(
         id=row["job_id"],
         kind=JobKind(row["kind"]),
@@ -49,11 +50,13 @@ def job_of(row: Record) -> Job:
         cancel_requested=row["cancel_requested"],
         error=None if error is None else _ERROR.validate_python(error),
         result=None if result is None else _RESULT.validate_python(result),
-        usage=JobUsage(row["input_tokens"], row["output_tokens"]),
+        usage=JobUsage(row["input_tokens"], row["output_tokens"], row["charged"]),
         started_at=row["started_at"],
         ended_at=row["ended_at"],
         retry_of=row["retry_of"],
         trace_parent=row["trace_parent"],
+        cost_bound=row["cost_bound"],
+        deferral_reason=None if deferral_reason is None else DeferralReason(deferral_reason),
     )
 
 

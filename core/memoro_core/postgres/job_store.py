@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
@@ -9,9 +10,11 @@ from typing import Final
 from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs.model import Job, JobEvent, JobFilter, JobRef, JobState
 from memoro_core.jobs.states import cancelled
+from memoro_core.postgres.credit_holds import CreditHolds
 from memoro_core.postgres.database import Connection, Database
 from memoro_core.postgres.job_rows import event_of, job_of, ref_columns, ref_of
 from memoro_core.postgres.queries import load_queries
+from memoro_core.postgres.settlements import settle_in
 from memoro_core.postgres.webhook_store import announce_in
 from memoro_core.webhooks.events import job_ended
 
@@ -21,8 +24,9 @@ _SQL: Final = load_queries("jobs")
 class PostgresJobStore:
     """A `JobStore`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, holds: CreditHolds) -> None:
         self._database = database
+        self._holds = holds
 
     async def get(self, tenant_id: TenantId, job_id: JobId) -> Job | None:
         async with self._database.tenant_tx(tenant_id) as connection:
@@ -66,7 +70,7 @@ class PostgresJobStore:
             if job.state is JobState.RUNNING:
                 await connection.execute(_SQL["request_cancel"], tenant_id, job_id)
             elif not job.state.terminal:
-                (event,) = await cancel_waiting_in(connection, tenant_id, [job], now=now)
+                (event,) = await cancel_waiting_in(connection, self._holds, tenant_id, [job], now=now)
             else:
                 return job, None
             row = await connection.fetchrow(_SQL["get_job"], tenant_id, job_id)
@@ -74,14 +78,20 @@ class PostgresJobStore:
 
 
 async def cancel_waiting_in(
-    connection: Connection, tenant_id: TenantId, jobs: Sequence[Job], *, now: datetime
+    connection: Connection, holds: CreditHolds, tenant_id: TenantId, jobs: Sequence[Job], *, now: datetime
 ) -> Sequence[JobEvent]:
     """Ends jobs that wait, and that the transaction of their tenant holds locked; their last events."""
     events = [JobEvent(job.sequence + 1, JobState.CANCELLED, job.attempt, now, usage=job.usage) for job in jobs]
     job_ids = [job.id for job in jobs]
     await connection.execute(_SQL["cancel_waiting"], tenant_id, job_ids, now, events)
-    ends = [job_ended(job, cancelled(stages=job.stages, usage=job.usage), now) for job in jobs]
+    paid = [job.id for job in jobs if job.cost_bound]
+    # A job that was tried before may have spent something.
+    charged = await settle_in(connection, holds, tenant_id, paid, now=now)
+    usages = [dataclasses.replace(job.usage, charged=charged.get(job.id, 0)) for job in jobs]
+    ends = [
+        job_ended(job, cancelled(stages=job.stages, usage=usage), now) for job, usage in zip(jobs, usages, strict=True)
+    ]
     await announce_in(connection, tenant_id, ends, now=now)
     memory_ids = [memory_id for job in jobs for memory_id in job.memory_ids]
     await connection.execute(_SQL["fail_pending_memories"], tenant_id, job_ids, memory_ids, now)
-    return events
+    return [dataclasses.replace(event, usage=usage) for event, usage in zip(events, usages, strict=True)]

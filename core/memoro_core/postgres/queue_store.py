@@ -10,6 +10,7 @@ from typing import Final
 from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs.model import JobEvent, JobKind, JobRef, JobState
 from memoro_core.jobs.operation_model import Candidate, ClearFilter, QueueStatus, RunningJob, WorkerStatus
+from memoro_core.postgres.credit_holds import CreditHolds
 from memoro_core.postgres.database import Database
 from memoro_core.postgres.job_rows import job_of, ref_of
 from memoro_core.postgres.job_store import cancel_waiting_in
@@ -24,8 +25,9 @@ _LATELY: Final = timedelta(minutes=1)
 class PostgresQueueStore:
     """A `QueueStore`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, holds: CreditHolds) -> None:
         self._database = database
+        self._holds = holds
 
     async def workers(self, *, seen_from: datetime, limit: int, jobs_each: int) -> Sequence[WorkerStatus]:
         async with self._database.system_tx() as connection:
@@ -100,5 +102,5 @@ class PostgresQueueStore:
             jobs = [job_of(row) for row in await connection.fetch(_SQL["lock_waiting"], tenant_id, job_ids, states)]
             if not jobs:
                 return []
-            events = await cancel_waiting_in(connection, tenant_id, jobs, now=now)
+            events = await cancel_waiting_in(connection, self._holds, tenant_id, jobs, now=now)
         return [(JobRef(tenant_id, job.id), event) for job, event in zip(jobs, events, strict=True)]

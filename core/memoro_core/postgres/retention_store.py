@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Final
 
 from memoro_core.jobs.model import JobState
@@ -44,3 +44,7 @@ class PostgresRetentionStore:
     async def forget_workers(self, *, silent_since: datetime) -> int:
         async with self._database.system_tx(durable=False) as connection:
             return rows_of(await connection.execute(_SQL["forget_workers"], silent_since))
+
+    async def forget_budget_days(self, *, before: date) -> int:
+        async with self._database.system_tx(durable=False) as connection:
+            return rows_of(await connection.execute(_SQL["forget_budget_days"], before))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from asyncpg import Record
 
+from memoro_core.billing.bounds import CostBounds
+from memoro_core.billing.errors import insufficient_credits
+from memoro_core.billing.model import Deferred, Held, HoldRequest, HoldVerdict, Refused
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import JobId, TenantId, new_id
 from memoro_core.jobs.model import Job, JobEvent, JobRef, JobState
@@ -16,24 +21,46 @@ from memoro_core.jobs.operation_model import Candidate, RequeueFilter
 from memoro_core.jobs.operation_ports import RetriedBatch
 from memoro_core.jobs.retrying import RETRYABLE, not_ended_badly, nothing_left, retried_before
 from memoro_core.jobs.service import job_not_found
+from memoro_core.memory.model import Memory
 from memoro_core.postgres.answer_store import answered_before_in
+from memoro_core.postgres.credit_holds import CreditHolds
 from memoro_core.postgres.database import Connection, Database
 from memoro_core.postgres.job_rows import job_of, ref_of
+from memoro_core.postgres.memory_rows import memory_of
 from memoro_core.postgres.queries import load_queries
 
 _SQL: Final = load_queries("retries")
+_HELD: Final = Held()
+
+
+@dataclass(frozen=True, slots=True)
+class _Retry:
+    """A job to be made of an ended one, the most that it may cost, and what the money says of it."""
+
+    old_id: JobId
+    id: JobId
+    bound: int = 0
+    verdict: HoldVerdict = _HELD
+
+    def event(self, now: datetime) -> JobEvent:
+        """What is told of it when it is made."""
+        if isinstance(self.verdict, Deferred):
+            return JobEvent(1, JobState.DEFERRED, 0, now, run_at=self.verdict.until)
+        return JobEvent(1, JobState.QUEUED, 0, now, run_at=now)
 
 
 class PostgresRetryStore:
-    """A `RetryStore`."""
+    """A `RetryStore`. What a retry may cost is reckoned anew, by the prices of now and what work is left."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, holds: CreditHolds, bounds: CostBounds) -> None:
         self._database = database
+        self._holds = holds
+        self._bounds = bounds
 
     async def retry(
         self, tenant_id: TenantId, job_id: JobId, *, max_attempts: int, idempotency: Idempotency | None, now: datetime
     ) -> tuple[Job, JobEvent] | JobId:
-        retry_id, event = JobId(new_id()), _queued(now)
+        retry_id = JobId(new_id())
         async with self._database.tenant_tx(tenant_id, generic_plans=True) as connection:
             answer = await answered_before_in(connection, tenant_id, idempotency, {"job_id": str(retry_id)}, now=now)
             if answer is not None:
@@ -47,29 +74,30 @@ class PostgresRetryStore:
             retried_by = await connection.fetchval(_SQL["retried_by"], tenant_id, job_id)
             if retried_by is not None:
                 raise retried_before(job_id, state, JobId(retried_by))
-            (made,) = await _retry_in(
-                connection, tenant_id, [job_id], [retry_id], max_attempts=max_attempts, event=event
-            )
+            request_id = idempotency.request_id if idempotency else ""
+            (retry,) = await self._judge(connection, tenant_id, [_Retry(job_id, retry_id)], request_id, now=now)
+            if isinstance(retry.verdict, Refused):
+                raise insufficient_credits(tenant_id, retry.verdict.need, retry.verdict.have)
+            (made,) = await _retry_in(connection, tenant_id, [retry], max_attempts=max_attempts, now=now)
             if made["job_id"] is None:
                 raise nothing_left(job_id, state)
-            return job_of(made), event
+            return job_of(made), retry.event(now)
 
     async def retry_all(
         self, tenant_id: TenantId, job_ids: Sequence[JobId], *, max_attempts: int, now: datetime
     ) -> RetriedBatch:
-        event = _queued(now)
         async with self._database.tenant_tx(tenant_id, generic_plans=True) as connection:
             await connection.execute(_SQL["lock_jobs"], tenant_id, job_ids)
-            rows = await _retry_in(
-                connection,
-                tenant_id,
-                job_ids,
-                [JobId(new_id()) for _ in job_ids],
-                max_attempts=max_attempts,
-                event=event,
-            )
-        made = [(JobRef(tenant_id, row["job_id"]), event) for row in rows if row["job_id"] is not None]
-        return RetriedBatch(made, skipped=len(rows) - len(made))
+            retries = [_Retry(job_id, JobId(new_id())) for job_id in job_ids]
+            judged = await self._judge(connection, tenant_id, retries, "", now=now)
+            allowed = {retry.id: retry for retry in judged if not isinstance(retry.verdict, Refused)}
+            rows = await _retry_in(connection, tenant_id, list(allowed.values()), max_attempts=max_attempts, now=now)
+        made = [
+            (JobRef(tenant_id, row["job_id"]), allowed[row["job_id"]].event(now))
+            for row in rows
+            if row["job_id"] is not None
+        ]
+        return RetriedBatch(made, skipped=len(rows) - len(made) + len(judged) - len(allowed))
 
     async def not_retried(
         self, requeue_filter: RequeueFilter, *, after: Candidate | None, limit: int
@@ -89,18 +117,47 @@ class PostgresRetryStore:
             )
         return [Candidate(ref_of(row), row["memories"], row["ended_at"]) for row in rows]
 
+    async def _judge(
+        self, connection: Connection, tenant_id: TenantId, retries: Sequence[_Retry], request_id: str, *, now: datetime
+    ) -> Sequence[_Retry]:
+        """The retries with what the money says of them. Raises PRICE_UNKNOWN."""
+        if self._bounds.free(now):
+            return retries
+        # A hold must have a job: what no work is left of gets none, and what there is stays until the jobs are made.
+        work = await _lock_work(connection, tenant_id, retries)
+        requests = [
+            HoldRequest(retry.id, memories[0].user_id, self._bounds.bound(memories, at=now), request_id)
+            for retry in retries
+            if (memories := work.get(retry.old_id))
+        ]
+        verdicts = await self._holds.hold_in(connection, tenant_id, requests, now=now)
+        judged = {request.job_id: (request.bound, verdict) for request, verdict in zip(requests, verdicts, strict=True)}
+        return [_Retry(retry.old_id, retry.id, *judged.get(retry.id, (0, _HELD))) for retry in retries]
+
+
+async def _lock_work(
+    connection: Connection, tenant_id: TenantId, retries: Sequence[_Retry]
+) -> Mapping[JobId, Sequence[Memory]]:
+    work: defaultdict[JobId, list[Memory]] = defaultdict(list)
+    for row in await connection.fetch(_SQL["lock_work"], tenant_id, [retry.old_id for retry in retries]):
+        memory = memory_of(row)
+        work[memory.job_id].append(memory)
+    return work
+
 
 async def _retry_in(
-    connection: Connection,
-    tenant_id: TenantId,
-    job_ids: Sequence[JobId],
-    retry_ids: Sequence[JobId],
-    *,
-    max_attempts: int,
-    event: JobEvent,
+    connection: Connection, tenant_id: TenantId, retries: Sequence[_Retry], *, max_attempts: int, now: datetime
 ) -> Sequence[Record]:
-    return await connection.fetch(_SQL["retry"], tenant_id, job_ids, retry_ids, event.at, max_attempts, event)
-
-
-def _queued(now: datetime) -> JobEvent:
-    return JobEvent(1, JobState.QUEUED, 0, now, run_at=now)
+    deferrals = [retry.verdict if isinstance(retry.verdict, Deferred) else None for retry in retries]
+    return await connection.fetch(
+        _SQL["retry"],
+        tenant_id,
+        [retry.old_id for retry in retries],
+        [retry.id for retry in retries],
+        now,
+        max_attempts,
+        [retry.bound for retry in retries],
+        [deferral.reason if deferral else None for deferral in deferrals],
+        [deferral.until if deferral else None for deferral in deferrals],
+        [retry.event(now) for retry in retries],
+    )

@@ -15,6 +15,7 @@ from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs.model import Claim, Finish, JobEvent, JobKind, JobRef, JobState, Stage, StageProgress, StageStatus
 from memoro_core.jobs.run_ports import Expired, LeaseLost
 from memoro_core.jobs.states import cancelled, check_finish
+from memoro_core.postgres.credit_holds import CreditHolds
 from memoro_core.postgres.database import Connection, Database
 from memoro_core.postgres.job_rows import (
     claim_columns,
@@ -24,8 +25,10 @@ from memoro_core.postgres.job_rows import (
     ref_of,
 )
 from memoro_core.postgres.queries import load_queries
+from memoro_core.postgres.settlements import settle_in
 from memoro_core.postgres.webhook_store import announce_in
 from memoro_core.webhooks.events import job_ended
+from memoro_core.webhooks.model import WebhookEvent
 
 _SQL: Final = load_queries("runs")
 _CLOCK_SKEW: Final = timedelta(seconds=1)
@@ -39,8 +42,9 @@ _Run: TypeAlias = tuple[JobId, int]
 class PostgresRunStore:
     """A `RunStore`. What concurrent runs report, and how they end, is gathered into one statement each."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, holds: CreditHolds) -> None:
         self._database = database
+        self._holds = holds
         self._reports: Coalescer[None, _Report, tuple[JobEvent, bool]] = Coalescer(self._report_all)
         self._ends: Coalescer[TenantId, _End, JobEvent] = Coalescer(self._finish_all)
 
@@ -104,7 +108,7 @@ class PostgresRunStore:
                 rows = await connection.fetch(_SQL["hold_expired"], tenant_id, job_ids, leases, now)
                 held = {row["job_id"] for row in rows}
                 standing = [end for end in of_tenant if end.claim.ref.job_id in held]
-                events = await _end_runs(connection, tenant_id, standing)
+                events = await _end_runs(connection, self._holds, tenant_id, standing)
             reaped += [(end.claim.ref, event) for end in standing if (event := events.get(end.run))]
         return reaped
 
@@ -136,18 +140,20 @@ class PostgresRunStore:
 
     async def _finish_all(self, tenant_id: TenantId, ends: Sequence[_End]) -> Sequence[JobEvent | Exception]:
         async with self._database.tenant_tx(tenant_id) as connection:
-            events = await _end_runs(connection, tenant_id, ends)
+            events = await _end_runs(connection, self._holds, tenant_id, ends)
         # Of two ends of one run, the first holds.
         return [events.pop(end.run) if end.run in events else LeaseLost() for end in ends]
 
 
-async def finish_in(connection: Connection, claim: Claim, finish: Finish, *, now: datetime) -> JobEvent:
+async def finish_in(
+    connection: Connection, holds: CreditHolds, claim: Claim, finish: Finish, *, now: datetime
+) -> JobEvent:
     """Ends a run within a transaction of its tenant, so that it commits together with what the run brought about.
 
     Raises LeaseLost, upon which the transaction must be rolled back.
     """
     check_finish(finish)
-    events = await _end_runs(connection, claim.ref.tenant_id, [_End(claim, finish, now)])
+    events = await _end_runs(connection, holds, claim.ref.tenant_id, [_End(claim, finish, now)])
     if not events:
         raise LeaseLost
     return events[claim.ref.job_id, claim.lease]
@@ -171,37 +177,47 @@ class _End:
         return self.claim.ref.job_id, self.claim.lease
 
 
-async def _end_runs(connection: Connection, tenant_id: TenantId, ends: Sequence[_End]) -> dict[_Run, JobEvent]:
+async def _end_runs(
+    connection: Connection, holds: CreditHolds, tenant_id: TenantId, ends: Sequence[_End]
+) -> dict[_Run, JobEvent]:
     """The last event of each run that still held its job."""
-    events = await _write_ends(connection, tenant_id, ends)
+    events = await _write_ends(connection, holds, tenant_id, ends)
     # Who is asked to cancel is not tried again.
     again = [end for end in ends if end.finish.run_at is not None and end.run not in events]
     if again:
-        stopped = [
-            dataclasses.replace(end, finish=cancelled(stages=end.finish.stages, usage=end.finish.usage))
-            for end in again
-        ]
-        events |= await _write_ends(connection, tenant_id, stopped)
+        stopped = [dataclasses.replace(end, finish=_cancelled(end.finish)) for end in again]
+        events |= await _write_ends(connection, holds, tenant_id, stopped)
     return events
 
 
-async def _write_ends(connection: Connection, tenant_id: TenantId, ends: Sequence[_End]) -> dict[_Run, JobEvent]:
+def _cancelled(finish: Finish) -> Finish:
+    end = cancelled(stages=finish.stages, usage=finish.usage)
+    return dataclasses.replace(end, free_calls=finish.free_calls)
+
+
+async def _write_ends(
+    connection: Connection, holds: CreditHolds, tenant_id: TenantId, ends: Sequence[_End]
+) -> dict[_Run, JobEvent]:
     if not ends:
         return {}
     first = {end.run: (end, _last_event(end)) for end in reversed(ends)}
     rows = await connection.fetch(
         _SQL["finish"], tenant_id, [_end_json(end, event) for end, event in first.values()], ends[-1].now
     )
-    told = [
-        job_ended(end.claim.job, end.finish, end.now)
-        for row in rows
-        if row["listened"] and (end := first[row["job_id"], row["lease"]][0]).finish.state.terminal
-    ]
+    paid = [row["job_id"] for row in rows if row["paid"]]
+    charged = await settle_in(connection, holds, tenant_id, paid, now=ends[-1].now)
+    events: dict[_Run, JobEvent] = {}
+    told: list[WebhookEvent] = []
+    for row in rows:
+        run = row["job_id"], row["lease"]
+        end, event = first[run]
+        usage = dataclasses.replace(end.finish.usage, charged=charged.get(row["job_id"], 0))
+        events[run] = dataclasses.replace(event, seq=row["last_seq"], usage=usage)
+        if row["listened"] and end.finish.state.terminal:
+            told.append(job_ended(end.claim.job, dataclasses.replace(end.finish, usage=usage), end.now))
     if told:
         await announce_in(connection, tenant_id, told, now=ends[-1].now)
-    return {
-        (run := (row["job_id"], row["lease"])): dataclasses.replace(first[run][1], seq=row["last_seq"]) for row in rows
-    }
+    return events
 
 
 def _end_json(end: _End, event: JobEvent) -> dict[str, Any]:
@@ -218,6 +234,21 @@ def _end_json(end: _End, event: JobEvent) -> dict[str, Any]:
         "output_tokens": finish.usage.output_tokens,
         "run_at": finish.run_at,
         "event": event,
+        "free_calls": [
+            {
+                "day": call.day,
+                "provider": call.usage.provider,
+                "model": call.usage.model,
+                "operation": call.usage.operation,
+                "failed": call.failed,
+                "input_tokens": call.usage.input_tokens,
+                "output_tokens": call.usage.output_tokens,
+                "items": call.usage.items,
+                "started_at": call.started_at,
+                "ended_at": call.ended_at,
+            }
+            for call in finish.free_calls
+        ],
     }
 
 

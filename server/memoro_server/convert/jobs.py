@@ -96,6 +96,7 @@ def from_job(job: Job) -> jobs_pb2.Job:
         start_time=from_time_or_none(job.started_at),
         end_time=from_time_or_none(job.ended_at),
         retry_of=str(job.retry_of) if job.retry_of else "",
+        cost_bound=job.cost_bound,
     )
 
 
@@ -153,7 +154,7 @@ def _from_result(result: JobResult | None) -> jobs_pb2.JobResult | None:
 def _from_usage(usage: JobUsage | None) -> jobs_pb2.JobUsage | None:
     if usage is None:
         return None
-    return jobs_pb2.JobUsage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
+    return jobs_pb2.JobUsage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, charged=usage.charged)
 
 
 _PLANNED: Final = tuple(_from_stage(stage) for stage in PLANNED_STAGES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from memoro.v1 import memory_pb2, memory_service_pb2
@@ -30,6 +31,7 @@ KINDS: Final = enum_numbers(MemoryKind, memory_pb2.MemoryKind, "MEMORY_KIND_")
 STATUSES: Final = enum_numbers(MemoryStatus, memory_pb2.MemoryStatus, "MEMORY_STATUS_")
 ROLES: Final = enum_numbers(Role, memory_pb2.Role, "ROLE_")
 PROCESSING_MODES: Final = enum_numbers(ProcessingMode, memory_pb2.ProcessingMode, "PROCESSING_MODE_")
+_MAX_BATCH: Final = 100
 _KIND_OF: Final = enum_members(KINDS)
 _STATUS_OF: Final = enum_members(STATUSES)
 _ROLE_OF: Final = enum_members(ROLES)
@@ -45,6 +47,15 @@ def to_new_memory(request: memory_service_pb2.CreateMemoryRequest) -> NewMemory:
         occurred_at=to_time(request, "occurred_at"),
         priority=to_priority(request.priority),
     )
+
+
+def to_items(
+    request: memory_service_pb2.BatchCreateMemoriesRequest,
+) -> Sequence[memory_service_pb2.CreateMemoryRequest]:
+    """The items of a batch, each still to be checked. Raises INVALID_FIELD when there are none or too many."""
+    if not 1 <= len(request.requests) <= _MAX_BATCH:
+        raise invalid_field("requests", f"must hold 1 to {_MAX_BATCH} items")
+    return request.requests
 
 
 def to_processing_mode(request: memory_service_pb2.CreateMemoryRequest) -> ProcessingMode:

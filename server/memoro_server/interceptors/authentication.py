@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
-from memoro_core.errors import Code, MemoroError, Reason
 from memoro_core.tenancy.model import Principal, Scope
-from memoro_server.call import Call, Handler, Method
+from memoro_server.call import Call, Handler, Method, scope_missing
 
 
 class Authenticator(Protocol):
@@ -30,21 +29,13 @@ class AuthenticationInterceptor:
         if scope is None:
             return proceed
         authenticate = self._authenticator.authenticate
+        enough = {scope, Scope.ADMIN} if method.policy.operators else {scope}
 
         async def authenticated(request: Any, call: Call) -> bytes | None:
             principal = await authenticate(call.authorization)
             call.principal = principal
-            if scope not in principal.scopes:
-                raise _scope_missing(scope)
+            if enough.isdisjoint(principal.scopes):
+                raise scope_missing(scope)
             return await proceed(request, call)
 
         return authenticated
-
-
-def _scope_missing(scope: Scope) -> MemoroError:
-    return MemoroError(
-        Code.PERMISSION_DENIED,
-        Reason.SCOPE_MISSING,
-        f"this method needs the scope {scope.value}",
-        metadata={"scope": scope.value},
-    )

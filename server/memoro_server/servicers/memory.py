@@ -22,6 +22,7 @@ from memoro_server.convert.memory import (
     from_created,
     from_memory,
     from_search_hit,
+    to_items,
     to_memory_filter,
     to_memory_patch,
     to_new_conversation,
@@ -34,7 +35,6 @@ from memoro_server.rules import Rules
 from memoro_server.status import internal_error, item_error
 
 _CREATE: Final = "/memoro.v1.MemoryService/CreateMemory"
-_MAX_BATCH: Final = 100
 _DEFAULT_HITS: Final = 10
 _MAX_HITS: Final = 100
 _MAX_DEPTH: Final = 200
@@ -63,10 +63,8 @@ class MemoryServicer:
     async def BatchCreateMemories(
         self, request: pb.BatchCreateMemoriesRequest, call: Call
     ) -> pb.BatchCreateMemoriesResponse:
-        if not 1 <= len(request.requests) <= _MAX_BATCH:
-            raise invalid_field("requests", f"must hold 1 to {_MAX_BATCH} items")
         # Together, so that the domain stores them together.
-        results = await asyncio.gather(*(self._create_item(item, call) for item in request.requests))
+        results = await asyncio.gather(*(self._create_item(item, call) for item in to_items(request)))
         bind_contextvars(job_ids=[result.created.job.id for result in results if result.created.job.id])
         return pb.BatchCreateMemoriesResponse(results=results)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from memoro.v1 import admin_service_pb2 as pb
 from memoro_core.jobs.operations import DEFAULT_LIMIT, OperationsService
 from memoro_server.call import Call
@@ -16,9 +14,6 @@ from memoro_server.convert.queues import (
     to_requeue_filter,
     to_tenant_or_none,
 )
-
-_MARGIN: Final = 5.0
-"""Seconds before its deadline at which a bulk call begins no more batches: more than one batch takes."""
 
 
 class QueuesServicer:
@@ -46,7 +41,7 @@ class QueuesServicer:
             call.principal,
             to_requeue_filter(request),
             limit=request.limit or DEFAULT_LIMIT,
-            within=_working_time(call),
+            within=call.working_time,
             idempotency=idempotency_of(call.method.path, request),
         )
         return pb.RequeueJobsResponse(requeued=done.requeued, skipped=done.skipped, more=done.more)
@@ -57,7 +52,7 @@ class QueuesServicer:
             to_clear_filter(request),
             all_tenants=request.all_tenants,
             limit=request.limit or DEFAULT_LIMIT,
-            within=_working_time(call),
+            within=call.working_time,
             idempotency=idempotency_of(call.method.path, request),
         )
         return pb.ClearQueueResponse(cancelled=done.cancelled, more=done.more)
@@ -66,12 +61,7 @@ class QueuesServicer:
         done = await self._operations.trigger(
             call.principal,
             to_tenant_or_none(request.tenant_id),
-            within=_working_time(call),
+            within=call.working_time,
             idempotency=idempotency_of(call.method.path, request),
         )
         return pb.TriggerProcessingResponse(released=done.released, due=done.due)
-
-
-def _working_time(call: Call) -> float:
-    """Seconds that a bulk call may go on: what is left to it but a margin, and half of it when that is little."""
-    return max(call.seconds_left - _MARGIN, call.seconds_left / 2)

@@ -119,7 +119,7 @@ def test_the_demonstration_on_a_deployment_that_runs(dev: Dev) -> None:
     assert all(f"{stage} succeeded 1/1" in " ".join(shown.split()) for stage in ("embed", "extract", "commit"))
     steps = lines(dev.memoro("demo", "--endpoint", dev.endpoint, "--json"))
     assert [step["step"] for step in steps if step["step"] != "progress"] == [
-        *("connected", "added", "graph", "conversation", "search", "walk", "done")
+        *("connected", "prices", "added", "graph", "conversation", "search", "walk", "balance", "done")
     ]
     stages = {
         step["update"]["stage"]["stage"] for step in steps if step["step"] == "progress" and step["update"]["stage"]
@@ -166,7 +166,19 @@ def test_the_demonstration_from_nothing_leaves_nothing(folder: Path) -> None:
     process = demonstration(folder)
     told, errors = process.communicate(timeout=110)
     assert process.returncode == 0, errors
-    assert lines(told)[-1] == {"step": "done"}
+    steps = {step["step"]: step for step in lines(told)}
+    assert lines(told)[-1] == steps["done"]
+    # What can't be paid is refused; what may be needed is set aside; what was needed is taken, and the rest given back.
+    bound = steps["prices"]["estimate"]["amount"]
+    assert (steps["refused"]["need"], steps["refused"]["have"]) == (bound, 0)
+    given = steps["credits"]["added"]["balance"]["available"]
+    assert (steps["held"]["balance"]["held"], steps["held"]["balance"]["available"]) == (bound, given - bound)
+    charged = steps["settled"]["charged"]
+    assert 0 < charged <= bound
+    assert [entry["kind"] for entry in steps["settled"]["ledger"]] == ["SETTLEMENT", "HOLD", "GRANT"]
+    assert steps["settled"]["balance"]["available"] == given - charged
+    assert steps["settled"]["verified"]["valid"]
+    assert steps["balance"]["balance"]["held"] == 0
     assert left_behind(folder) == []
     assert list(folder.iterdir()) == []
 

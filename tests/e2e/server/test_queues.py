@@ -16,7 +16,6 @@ from memoro.v1 import memory_service_pb2 as memory
 from memoro_core.ids import JobId
 from memoro_core.jobs.model import JobError, JobRef
 from memoro_core.jobs.states import failed
-from memoro_core.postgres.run_store import PostgresRunStore
 from memoro_core.tenancy.model import Scope
 from tests.support.deployment import Caller, Deployment
 from tests.support.jobs import LIMITS, claim, now
@@ -31,7 +30,7 @@ async def waiting_job(caller: Caller) -> Any:
 
 async def failed_job(deployment: Deployment, caller: Caller, reason: str = "INTERNAL") -> Any:
     """A job that has failed for a reason, as a worker ends it."""
-    job, store = await waiting_job(caller), PostgresRunStore(deployment.container.database)
+    job, store = await waiting_job(caller), deployment.container.run_store
     held = await claim(store, JobRef(caller.tenant_id, JobId(UUID(job.id))))
     error = JobError(reason, "no use", retryable=False)
     await store.finish(
@@ -146,7 +145,7 @@ async def test_workers_and_queues_are_told_of(deployment: Deployment) -> None:
             now(),
         )
     ref = JobRef(caller.tenant_id, JobId(UUID(job.id)))
-    await PostgresRunStore(container.database).claim(
+    await container.run_store.claim(
         [ref], worker_id=worker_id, now=now(), lease_until=now() + timedelta(seconds=30), limits=LIMITS
     )
     told = await operator.ask("AdminService/GetWorkers", pb.GetWorkersRequest())

@@ -21,7 +21,7 @@ from tests.support.stacks import StackFactory
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-SERVICES = ("memoro.v1.MemoryService", "memoro.v1.JobsService", "memoro.v1.AdminService", "memoro.v1.WebhooksService")
+SERVICES = tuple(f"memoro.v1.{name}Service" for name in ("Memory", "Jobs", "Billing", "Admin", "Webhooks"))
 
 
 def health_of(deployment: Deployment) -> Any:

@@ -15,6 +15,7 @@ from memoro_core.ids import ConversationId, UserId
 from memoro_core.jobs.model import JobRef, JobResult, JobState, JobUsage, Stage, StageStatus
 from memoro_core.jobs.run_ports import JobCancelled, LeaseLost
 from memoro_core.llm.model import EmbeddingModel, ExtractedEntity, Extraction, ExtractionSource, Operation, Usage
+from memoro_core.llm.ports import Admit
 from memoro_core.memory.model import MemoryPatch, MemoryStatus, NewConversation, NewMemory, NewMessage
 from memoro_core.postgres.embedding_model import check_embedding_model, ensure_vector_index
 from memoro_core.postgres.graph_store import PostgresGraphStore
@@ -221,7 +222,7 @@ async def test_a_memory_deleted_between_the_providers_and_the_commit_leaves_noth
     domain = enricher.domain
 
     class Deleting(ScriptedExtractor):
-        async def extract(self, source: ExtractionSource) -> Extraction:
+        async def extract(self, source: ExtractionSource, *, admit: Admit | None = None) -> Extraction:
             await _delete_memories(domain)
             return fact("Ann", "LIVES_IN", "Lyon")
 

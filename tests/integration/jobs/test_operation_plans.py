@@ -98,11 +98,12 @@ async def test_what_is_due_later_is_looked_for_in_the_queue_only(many: Domain) -
     ("file", "name", "state", "rest"),
     [
         ("jobs", "cancel_waiting", "QUEUED", "now(), {events}"),
-        ("retries", "retry", "FAILED", "{new_ids}, now(), 5, '{{}}'"),
+        ("retries", "lock_work", "FAILED", None),
+        ("retries", "retry", "FAILED", "{new_ids}, now(), 5, {amounts}, {nothing}, {nothing}, {events}"),
     ],
 )
 async def test_a_batch_reads_what_it_changes_of_a_tenant_that_the_planner_thinks_small(
-    domain: Domain, file: str, name: str, state: str, rest: str
+    domain: Domain, file: str, name: str, state: str, rest: str | None
 ) -> None:
     """As it does of every tenant that has come since the statistics were made."""
     async with domain.database.tenant_tx(domain.tenant, generic_plans=True) as connection:
@@ -118,12 +119,13 @@ async def test_a_batch_reads_what_it_changes_of_a_tenant_that_the_planner_thinks
         arrays = {
             "ids": "'{" + ",".join(str(row["job_id"]) for row in rows) + "}'",
             "new_ids": "'{" + ",".join(str(new_id()) for _ in rows) + "}'",
+            "amounts": "'{" + ",".join(["7"] * 100) + "}'",
+            "nothing": "'{" + ",".join(["NULL"] * 100) + "}'",
             "events": "ARRAY[" + ",".join(["'{}'::jsonb"] * 100) + "]",
         }
         await connection.execute(f"PREPARE batch AS {load_queries(file)[name]}")
-        text = await connection.fetchval(
-            f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE batch('{domain.tenant}', {arrays['ids']}, {rest.format(**arrays)})"
-        )
+        arguments = [f"'{domain.tenant}'", arrays["ids"], *([rest.format(**arrays)] if rest else [])]
+        text = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE batch({', '.join(arguments)})")
         await connection.execute("DEALLOCATE batch")
         await connection.execute("ROLLBACK TO before")
     for table in ("jobs", "memories"):

@@ -54,8 +54,9 @@ async def test_a_failure_that_may_pass_is_tried_again_until_attempts_are_used_up
     domain: Domain, make_runner: MakeRunner
 ) -> None:
     async def fail(context: RunContext) -> None:
-        context.record([Usage("p", "m", Operation.EMBED, 5, 1)])
-        raise ProviderError("busy", retryable=True)
+        used = Usage("p", "m", Operation.EMBED, 5, 1)
+        async with context.spending(used, b""):
+            raise ProviderError("busy", retryable=True, usage=(used,))
 
     ref = await new_job(domain)
     handler = StubHandler(domain.run_store, fail)

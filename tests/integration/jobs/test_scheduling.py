@@ -17,12 +17,12 @@ from memoro_core.jobs.model import JobKind, JobRef, JobState
 from memoro_core.jobs.retry import RetryPolicy
 from memoro_core.jobs.scheduler import Scheduler
 from memoro_core.postgres import leader
-from memoro_core.postgres.deferral_store import PostgresDeferralStore
 from memoro_core.postgres.leader import Leadership
 from memoro_core.queue.hints import RedisHintQueue
 from memoro_core.redis.client import open_redis
 from memoro_core.redis.events import RedisEventTail
 from memoro_core.settings import Settings
+from tests.support.deferrals import releaser_of
 from tests.support.domain import Domain
 from tests.support.jobs import LEASE, claim, events_of, job_of, new_job, now, until
 
@@ -40,7 +40,7 @@ def scheduler(
 ) -> Scheduler:
     return Scheduler(
         domain.run_store,
-        PostgresDeferralStore(domain.database),
+        releaser_of(domain.database, tail),
         domain.waiting,
         hints,
         tail,

@@ -149,6 +149,16 @@ async def test_bootstrapping_again_changes_nothing(domain: Domain) -> None:
     assert await bootstrap.key(operators[0], "admin", (Scope.ADMIN,), known="memoro_x_y") != key
 
 
+async def test_a_key_from_before_there_was_a_scope_stays_as_it_is(domain: Domain, tenancy: TenancyService) -> None:
+    bootstrap = Bootstrap(domain.tenancy_store, SystemClock())
+    tenant = await bootstrap.tenant(fresh_name(), "")
+    older = (Scope.READ, Scope.WRITE, Scope.JOBS)
+    key = await bootstrap.key(tenant, "dev", older)
+    assert await bootstrap.key(tenant, "dev", DEFAULT_SCOPES, known=key) == key
+    [kept] = (await tenancy.list_api_keys(tenant.id, size=10, position=None)).items
+    assert set(kept.scopes) == set(older)
+
+
 async def test_secrets_are_not_stored(domain: Domain, tenancy: TenancyService) -> None:
     key, secret = await tenancy.create_api_key(None, domain.tenant, "k", (), None)
     async with domain.database.system_tx() as connection:

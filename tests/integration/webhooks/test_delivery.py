@@ -8,9 +8,12 @@ from datetime import timedelta
 
 import pytest
 
+from memoro_core.billing.model import BudgetKey, BudgetScope
 from memoro_core.jobs.states import cancelled
 from memoro_core.postgres.run_store import finish_in
+from memoro_core.postgres.webhook_store import announce_in
 from memoro_core.tracing import call_span
+from memoro_core.webhooks.events import balance_low, spend_threshold
 from memoro_core.webhooks.model import DeliveryState, WebhookEndpointState, WebhookEventType
 from memoro_core.webhooks.secrets import SecretSeal
 from tests.fakes.webhook_receiver import Answer, Receiver
@@ -79,7 +82,7 @@ async def test_a_run_that_is_thrown_away_tells_nothing(webhooks: Webhooks, recei
 
     async def finish_and_fall() -> None:
         async with webhooks.domain.database.tenant_tx(ref.tenant_id) as connection:
-            await finish_in(connection, claimed, succeeded(claimed), now=now())
+            await finish_in(connection, webhooks.domain.money.holds, claimed, succeeded(claimed), now=now())
             raise RuntimeError("it fell")
 
     with pytest.raises(RuntimeError, match="it fell"):
@@ -346,3 +349,22 @@ async def test_what_ended_long_ago_is_forgotten(webhooks: Webhooks, receiver: Re
 
 async def _forgotten(webhooks: Webhooks) -> bool:
     return await webhooks.domain.count("webhook_deliveries") == 0
+
+
+async def test_what_happens_to_the_balance_and_the_budgets_goes_to_whoever_asked_for_it(
+    webhooks: Webhooks, receiver: Receiver, delivering: Delivering
+) -> None:
+    tenant = webhooks.domain.tenant
+    await webhooks.endpoint(receiver, WebhookEventType.BALANCE_LOW, url=f"{receiver.url}&only=balance")
+    await webhooks.endpoint(receiver, url=f"{receiver.url}&only=all")
+    budget = BudgetKey(BudgetScope.TENANT, tenant)
+    async with webhooks.domain.database.tenant_tx(tenant) as connection:
+        events = [
+            balance_low(tenant, 5, 10, now()),
+            spend_threshold(budget, 50, committed=50, limit=100, day=now().date(), now=now()),
+        ]
+        await announce_in(connection, tenant, events, now=now())
+    async with delivering():
+        received = await receiver.wait_for(3)
+    told = sorted((event.path.rsplit("=", 1)[-1], event.body["type"]) for event in received)
+    assert told == [("all", "balance.low"), ("all", "spend.threshold"), ("balance", "balance.low")]

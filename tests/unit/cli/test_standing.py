@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from memoro import JobError, JobResult, JobState, JobUpdate, Stage, StageProgress, StageStatus
-from memoro.cli.standing import change_of, last_error, next_run, standing, when
+from memoro import JobError, JobResult, JobState, JobUpdate, JobUsage, Stage, StageProgress, StageStatus
+from memoro.cli.standing import change_of, cost_of, last_error, next_run, standing, when
 
 from .test_progress import JOB
 
@@ -45,6 +45,19 @@ def test_a_job_that_has_ended_says_how() -> None:
     assert standing(done) == "job j1 SUCCEEDED in part (1 memories, 4 entities, 3 relationships)"
     failed = replace(JOB, state=JobState.FAILED, attempt=5, error=OVERLOADED)
     assert standing(failed) == "job j1 FAILED it answered 503 (PROVIDER_FAILED)"
+
+
+def test_a_job_says_what_it_costs() -> None:
+    waiting = replace(JOB, cost_bound=2_500)
+    assert (cost_of(JOB), cost_of(waiting)) == ("", "up to 0.0025")
+    assert standing(waiting) == "job j1 QUEUED; up to 0.0025 credits"
+    deferred = replace(waiting, state=JobState.DEFERRED, run_time=LATER)
+    assert standing(deferred) == f"job j1 DEFERRED; up to 0.0025 credits; runs at {AT} (in 2 h)"
+    done = replace(waiting, state=JobState.SUCCEEDED, result=JobResult(1, 4, 3), usage=JobUsage(charged=2_000))
+    assert standing(done) == "job j1 SUCCEEDED (1 memories, 4 entities, 3 relationships); 0.002 credits"
+    assert cost_of(replace(done, usage=JobUsage())) == ""
+    ended = JobUpdate("j1", 3, "t", JobState.CANCELLED, 1, usage=JobUsage(charged=2_000))
+    assert change_of(ended) == "CANCELLED; 0.002 credits"
 
 
 def test_what_an_update_tells() -> None:

@@ -11,7 +11,7 @@ import memoro_core.postgres
 from memoro_core.postgres.queries import load_queries
 
 FOLDER = Path(memoro_core.postgres.__file__).parent
-FILES = sorted(path.stem for path in (FOLDER / "sql").glob("*.sql"))
+FILES = sorted(path.stem for path in (FOLDER / "sql").glob("*.sql") if path.stem != "fragments")
 
 
 def uses() -> dict[str, set[str]]:
@@ -37,3 +37,10 @@ def test_every_statement_is_used_and_every_use_is_named(file: str) -> None:
 def test_statements_name_their_columns(file: str) -> None:
     for name, statement in load_queries(file).items():
         assert not re.search(r"(SELECT|RETURNING)\s+\*\s+FROM\s+(memories|jobs|tenants|api_keys)\b", statement), name
+
+
+@pytest.mark.parametrize("fragment", load_queries("fragments"))
+def test_every_fragment_is_used_and_put_in(fragment: str) -> None:
+    place = f"{{{fragment}}}"
+    assert any(place in path.read_text("utf-8") for path in (FOLDER / "sql").glob("*.sql"))
+    assert not any(place in statement for file in FILES for statement in load_queries(file).values())

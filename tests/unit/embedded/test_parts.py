@@ -24,7 +24,7 @@ from memoro_core.embedded.private_file import kept_secret, write_private
 from memoro_core.embedded.process import MARK, end, spawn
 from memoro_core.embedded.readiness import is_ready
 from memoro_core.embedded.server_log import TAIL, ServerLog
-from memoro_core.embedded.supervision import LONGEST_PAUSE, STEADY, Pause
+from memoro_core.processes import LONGEST_PAUSE, STEADY, Pause
 
 STRANGER = Account(uid=54321, gid=54321)
 

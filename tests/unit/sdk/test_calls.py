@@ -356,7 +356,7 @@ def test_the_blocking_client_makes_the_same_calls(server: ScriptedServer, blocki
 def test_the_blocking_client_has_every_call_of_the_other() -> None:
     blocking, other = Client("127.0.0.1:1"), AsyncClient("127.0.0.1:1")
     with blocking:
-        for group in ("memories", "graph", "jobs", "webhooks", "admin", "admin.tenants", "admin.keys", ""):
+        for group in ("memories", "graph", "jobs", "billing", "webhooks", "admin", "admin.tenants", "admin.keys", ""):
             ours, theirs = blocking, other
             for name in filter(None, group.split(".")):
                 ours, theirs = getattr(ours, name), getattr(theirs, name)

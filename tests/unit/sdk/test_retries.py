@@ -10,7 +10,14 @@ import grpc
 import pytest
 
 from memoro import AsyncClient, Client, MemoroError, RateLimited, Unavailable, methods
-from memoro.v1 import admin_service_pb2, jobs_service_pb2, memory_pb2, memory_service_pb2, webhooks_service_pb2
+from memoro.v1 import (
+    admin_service_pb2,
+    billing_service_pb2,
+    jobs_service_pb2,
+    memory_pb2,
+    memory_service_pb2,
+    webhooks_service_pb2,
+)
 from memoro_server.policy import POLICIES
 from tests.support.scripted_server import Failure, ScriptedServer
 
@@ -77,7 +84,9 @@ async def test_the_server_says_when_to_come_back(server: ScriptedServer, client:
 def test_the_table_has_every_method_with_its_messages() -> None:
     described = {
         f"/{service.full_name}/{method.name}": (method.input_type.full_name, method.output_type.full_name)
-        for module in (memory_service_pb2, jobs_service_pb2, admin_service_pb2, webhooks_service_pb2)
+        for module in (
+            *(memory_service_pb2, jobs_service_pb2, billing_service_pb2, admin_service_pb2, webhooks_service_pb2),
+        )
         for service in module.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     }

@@ -389,7 +389,8 @@ def test_an_ended_job_goes_out_whole() -> None:
         stages=stages,
         error=JobError("PROVIDER_FAILED", "no", retryable=True),
         result=JobResult(1, 2, 3, 4),
-        usage=JobUsage(5, 6),
+        usage=JobUsage(5, 6, 7),
+        cost_bound=8,
         started_at=NOW,
         ended_at=NOW + timedelta(seconds=1),
         partial=True,
@@ -398,7 +399,8 @@ def test_an_ended_job_goes_out_whole() -> None:
     sent = MessageToDict(from_job(job), preserving_proto_field_name=True)
     assert sent["error"] == {"reason": "PROVIDER_FAILED", "message": "no", "retryable": True}
     assert sent["result"] == {"memories": 1, "entities": 2, "relationships": 3, "superseded": 4}
-    assert sent["usage"] == {"input_tokens": "5", "output_tokens": "6"}
+    assert sent["usage"] == {"input_tokens": "5", "output_tokens": "6", "charged": "7"}
+    assert sent["cost_bound"] == "8"
     assert sent["stages"][0] == {
         "stage": "STAGE_SCREEN",
         "status": "STAGE_STATUS_SUCCEEDED",

@@ -8,11 +8,17 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from memoro.v1 import admin_service_pb2, jobs_service_pb2, memory_service_pb2, webhooks_service_pb2
+from memoro.v1 import (
+    admin_service_pb2,
+    billing_service_pb2,
+    jobs_service_pb2,
+    memory_service_pb2,
+    webhooks_service_pb2,
+)
 from memoro_core.tenancy.model import Scope
 from memoro_server.policy import POLICIES
 
-OURS = (memory_service_pb2, jobs_service_pb2, admin_service_pb2, webhooks_service_pb2)
+OURS = (memory_service_pb2, jobs_service_pb2, billing_service_pb2, admin_service_pb2, webhooks_service_pb2)
 
 
 def methods_of(*files: Any) -> dict[str, Any]:
@@ -37,6 +43,17 @@ def test_administration_needs_its_scope(path: str) -> None:
     assert POLICIES[path].scope is Scope.ADMIN
 
 
+def test_operators_need_no_other_scope_where_they_may_name_a_tenant() -> None:
+    named = {path for path, method in methods_of(billing_service_pb2).items() if _names_a_tenant(method)}
+    assert all(POLICIES[path].operators or POLICIES[path].scope is Scope.ADMIN for path in named)
+    others = {path for path, policy in POLICIES.items() if policy.operators} - named
+    assert others == {"/memoro.v1.BillingService/ListPrices"}
+
+
+def _names_a_tenant(method: Any) -> bool:
+    return "tenant_id" in method.input_type.fields_by_name
+
+
 @pytest.mark.parametrize(("path", "method"), methods_of(*OURS).items())
 def test_a_policy_fits_its_method(path: str, method: Any) -> None:
     policy = POLICIES[path]
@@ -47,6 +64,7 @@ def test_a_policy_fits_its_method(path: str, method: Any) -> None:
 
 @pytest.mark.parametrize(("path", "method"), methods_of(*OURS).items())
 def test_what_changes_data_can_be_made_safe_to_repeat(path: str, method: Any) -> None:
-    changes = POLICIES[path].scope not in {Scope.READ, Scope.ADMIN} and not method.name.startswith("Batch")
+    reads = {Scope.READ, Scope.ADMIN, Scope.BILLING}
+    changes = POLICIES[path].scope not in reads and not method.name.startswith("Batch")
     if changes:
         assert "request_id" in method.input_type.fields_by_name

@@ -10,12 +10,13 @@ from google.protobuf.message import Message
 
 from buf.validate import validate_pb2
 from memoro.v1 import admin_service_pb2 as admin
+from memoro.v1 import billing_service_pb2 as billing
 from memoro.v1 import jobs_service_pb2, memory_service_pb2, webhooks_service_pb2
 from memoro.v1 import memory_service_pb2 as pb
 from memoro_core.errors import MemoroError
 from memoro_server.rules import PATTERN_TEXTS, Rules
 
-FILES: tuple[Any, ...] = (memory_service_pb2, jobs_service_pb2, admin, webhooks_service_pb2)
+FILES: tuple[Any, ...] = (memory_service_pb2, jobs_service_pb2, billing, admin, webhooks_service_pb2)
 RULES = Rules()
 
 
@@ -77,6 +78,18 @@ def test_every_request_has_rules_that_compile() -> None:
         ),
         (admin.CreateTenantRequest(name="-a"), "name", "not beginning or ending with a hyphen"),
         (admin.CreateTenantRequest(name="a", tier="gold"), "tier", "must be one of free, pro, enterprise"),
+        (billing.GetUsageRequest(from_date="1/2/2026"), "from_date", "must be a day, as 2026-01-31"),
+        (billing.EstimateCostRequest(), "request", "exactly one field is required in oneof"),
+        (
+            billing.EstimateCostRequest(create_memory=pb.CreateMemoryRequest(user_id="u")),
+            "create_memory.text",
+            "visible",
+        ),
+        (
+            admin.SetPriceRequest(provider="Open AI", model="m", operation="AI_OPERATION_EMBED"),  # type: ignore[arg-type]
+            "provider",
+            "lower case letters",
+        ),
     ],
 )
 def test_a_broken_rule_is_told_in_words(message: Message, field: str, words: str) -> None:

@@ -27,6 +27,23 @@ def test_every_code_is_a_canonical_one(code: Code) -> None:
     assert status_of(failure).code == failure.code.value[0]
 
 
+def test_too_few_credits_say_what_is_needed_and_what_there_is() -> None:
+    error = MemoroError(
+        Code.FAILED_PRECONDITION,
+        Reason.INSUFFICIENT_CREDITS,
+        "it may cost 7500 micro-credits, and 1200 are available: add credits",
+        metadata={"tenant_id": "a tenant", "need": "7500", "have": "1200"},
+    )
+    info, broken = error_details_pb2.ErrorInfo(), error_details_pb2.PreconditionFailure()
+    first, second = status_of(failure_of(error)).details
+    first.Unpack(info)
+    second.Unpack(broken)
+    assert dict(info.metadata) == error.metadata
+    assert [(it.type, it.subject, it.description) for it in broken.violations] == [
+        ("CREDITS", "a tenant", "needs 7500 micro-credits, has 1200")
+    ]
+
+
 TEXTS = st.text(max_size=5000)
 
 
@@ -80,6 +97,7 @@ def test_an_item_of_a_batch_tells_what_a_call_would() -> None:
         Reason.INVALID_FIELD,
         "text: must not be empty",
         violations=[FieldViolation("text", "must not be empty")],
+        metadata={"need": "7500", "have": "1200"},
     )
     item = item_error(error)
     status = status_of(failure_of(error))
@@ -87,6 +105,7 @@ def test_an_item_of_a_batch_tells_what_a_call_would() -> None:
     status.details[0].Unpack(info)
     status.details[1].Unpack(bad)
     assert (item.code, item.message, item.reason) == (status.code, status.message, info.reason)
+    assert dict(item.metadata) == dict(info.metadata) == {"need": "7500", "have": "1200"}
     assert [(it.field, it.description) for it in item.field_violations] == [
         (it.field, it.description) for it in bad.field_violations
     ]

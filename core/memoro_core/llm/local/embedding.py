@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from memoro_core.errors import ProviderError
 from memoro_core.llm.model import EmbeddingModel, Embeddings, Operation, Usage, Vector
+from memoro_core.llm.ports import Admit
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -42,7 +43,7 @@ class _WordVectors:
             ids = np.asarray(encoding.ids, dtype=np.intp)
             tokens += len(ids)
             vectors.append(_unit(self._sum(ids)))
-        return Embeddings(vectors, (Usage(_MODEL.provider, _MODEL.name, Operation.EMBED, tokens),))
+        return Embeddings(vectors, (_usage(tokens, len(texts)),))
 
     def _sum(self, ids: NDArray[np.intp]) -> NDArray[np.float32]:
         total = np.zeros(DIMENSIONS, dtype=np.float32)
@@ -67,8 +68,10 @@ class LocalEmbeddingProvider:
         """The model that every vector of this provider comes from."""
         return _MODEL
 
-    async def embed(self, texts: Sequence[str]) -> Embeddings:
+    async def embed(self, texts: Sequence[str], *, admit: Admit | None = None) -> Embeddings:
         """One unit vector per text, in order. Short calls run at once, longer ones in a thread."""
+        if admit is not None:
+            await admit()
         loop = asyncio.get_running_loop()
         vectors = self._vectors
         if vectors is None:
@@ -76,6 +79,10 @@ class LocalEmbeddingProvider:
         if sum(map(len, texts)) <= INLINE_CHARS and len(texts) <= INLINE_CHARS // 64:
             return vectors.embed(texts)
         return await loop.run_in_executor(self._executor, vectors.embed, texts)
+
+    def bound(self, texts: Sequence[str]) -> Usage:
+        """A token per byte of each text, and one for its beginning."""
+        return _usage(sum(len(text[:MAX_TEXT_CHARS].encode(errors="replace")) + 1 for text in texts), len(texts))
 
     async def close(self) -> None:
         """Ends the thread after the call under way."""
@@ -115,6 +122,10 @@ def _logging_untouched() -> Iterator[None]:
         root.setLevel(level)
         for handler in set(root.handlers) - set(handlers):
             root.removeHandler(handler)
+
+
+def _usage(tokens: int, texts: int) -> Usage:
+    return Usage(_MODEL.provider, _MODEL.name, Operation.EMBED, tokens, items=texts)
 
 
 def _unit(vector: NDArray[np.float32]) -> Vector:

@@ -18,6 +18,7 @@ from memoro_core.llm.local.pieces import MAX_TEXT_CHARS, split_pieces
 from memoro_core.llm.local.reading import Reading
 from memoro_core.llm.local.referents import REACHING_BACK
 from memoro_core.llm.model import Extraction, ExtractionSource, Operation, Usage
+from memoro_core.llm.ports import Admit
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -61,9 +62,17 @@ class LocalExtractionProvider:
         self._batches: Coalescer[None, ExtractionSource, Extraction] = Coalescer(self._flush, max_items=_BATCH_TEXTS)
         self._closing = False
 
-    async def extract(self, source: ExtractionSource) -> Extraction:
+    async def extract(self, source: ExtractionSource, *, admit: Admit | None = None) -> Extraction:
         """The graph of one text; empty when it holds no facts. Never blocks the event loop. Raises ProviderError."""
+        if admit is not None:
+            await admit()
         return await self._batches.submit(None, source)
+
+    def bound(self, source: ExtractionSource) -> Usage:
+        """A token per character of the text and of the turns that may have to be read before it."""
+        turns = source.preceding[-_PRECEDING_TURNS:]
+        characters = min(len(source.text), MAX_TEXT_CHARS) + sum(min(len(turn), _PRECEDING_CHARS) for turn in turns)
+        return Usage("local", PIPELINE, Operation.EXTRACT, characters)
 
     async def close(self) -> None:
         """Ends the thread after the texts under way; callers that still wait get a retryable ProviderError."""

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextvars import Context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from memoro_core.errors import ProviderError
@@ -14,6 +14,7 @@ from memoro_core.llm.model import EmbeddingModel, Embeddings, Operation, Usage, 
 from memoro_core.llm.openai.endpoint import OpenAIEndpoint
 from memoro_core.llm.openai.failures import RejectedError, provider_error
 from memoro_core.llm.openai.vectors import read_tokens, read_vectors, share_tokens
+from memoro_core.llm.ports import Admit
 from memoro_core.tracing import current_trace_parent, trace_headers
 
 MAX_INPUTS: Final = 256
@@ -22,6 +23,8 @@ MAX_REQUEST_BYTES: Final = 300_000
 MAX_INPUT_BYTES: Final = 24_000
 SAFE_INPUT_BYTES: Final = 8_000
 """Fits the models' 8,191 tokens whatever the language."""
+SPECIAL_TOKENS: Final = 4
+"""The most that a model puts around a text of its own accord."""
 LINGER: Final = 0.005
 
 
@@ -31,6 +34,8 @@ class _Part:
 
     texts: tuple[str, ...]
     size: int
+    bound: Usage
+    admit: Admit | None = None
     trace_parent: str | None = field(default_factory=current_trace_parent)
     done: asyncio.Future[Embeddings] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -38,6 +43,15 @@ class _Part:
         """Raises a copy of the error where the vectors are waited for: each caller adds what it spent itself."""
         if not self.done.done():
             self.done.set_exception(_with_usage(error, usage))
+
+    def refuse(self, error: BaseException) -> None:
+        """Raises where the vectors are waited for why nothing was asked."""
+        if self.done.done():
+            return
+        if isinstance(error, asyncio.CancelledError):
+            self.done.cancel()
+        else:
+            self.done.set_exception(error)
 
 
 class OpenAIEmbeddingProvider:
@@ -65,11 +79,11 @@ class OpenAIEmbeddingProvider:
         """The model that every vector of this provider comes from."""
         return self._model
 
-    async def embed(self, texts: Sequence[str]) -> Embeddings:
+    async def embed(self, texts: Sequence[str], *, admit: Admit | None = None) -> Embeddings:
         """One unit vector per text, in order. Raises ProviderError, whose usage is what the whole call spent."""
         if self._closed:
             raise _closed()
-        parts = _parts(texts)
+        parts = self._parts(texts, admit)
         self._waiting.extend(parts)
         self._open.update(parts)
         if parts and (self._sender is None or self._sender.done()):
@@ -82,17 +96,23 @@ class OpenAIEmbeddingProvider:
         vectors: list[Vector] = []
         usage: list[Usage] = []
         failure: ProviderError | None = None
+        unaccounted = False
         for result in results:
             if isinstance(result, Embeddings):
                 vectors.extend(result.vectors)
             elif isinstance(result, ProviderError):
                 failure = failure or result
+                unaccounted = unaccounted or result.unaccounted
             else:
                 raise result
             usage.extend(result.usage)
         if failure is not None:
-            raise _with_usage(failure, usage)
+            raise _with_usage(failure, usage, unaccounted=unaccounted)
         return Embeddings(vectors, usage)
+
+    def bound(self, texts: Sequence[str]) -> Usage:
+        """A token per byte of each text, as far as it is sent, and a few around it."""
+        return self._bound(len(texts), sum(_size(text) for text in texts))
 
     async def close(self) -> None:
         """Ends all requests; callers that still wait get a retryable ProviderError."""
@@ -102,7 +122,28 @@ class OpenAIEmbeddingProvider:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for part in tuple(self._open):
-            part.fail(_closed())
+            part.fail(_closed(unaccounted=True))
+
+    def _bound(self, texts: int, size: int) -> Usage:
+        return Usage("openai", self._model.name, Operation.EMBED, size + SPECIAL_TOKENS * texts, items=texts)
+
+    def _parts(self, texts: Iterable[str], admit: Admit | None) -> list[_Part]:
+        """The texts in stretches that fit into a request each."""
+        parts: list[_Part] = []
+        stretch: list[str] = []
+        size = 0
+        for text in texts:
+            # The protocol takes no empty input.
+            kept = _cut(text, MAX_INPUT_BYTES) or " "
+            length = len(kept.encode())
+            if stretch and (len(stretch) == MAX_INPUTS or size + length > MAX_REQUEST_BYTES):
+                parts.append(_Part(tuple(stretch), size, self._bound(len(stretch), size), admit))
+                stretch, size = [], 0
+            stretch.append(kept)
+            size += length
+        if stretch:
+            parts.append(_Part(tuple(stretch), size, self._bound(len(stretch), size), admit))
+        return parts
 
     async def _send_waiting(self) -> None:
         await asyncio.sleep(LINGER)
@@ -131,8 +172,8 @@ class OpenAIEmbeddingProvider:
     async def _request(self, parts: Sequence[_Part]) -> None:
         """Asks for the vectors of all parts, in the slot that was acquired for it, and answers each part."""
         try:
-            if parts:
-                await self._embed(parts)
+            if admitted := await _admitted(parts):
+                await self._embed(admitted)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody must wait for ever
             for part in parts:
                 part.fail(provider_error(error))
@@ -173,8 +214,9 @@ class OpenAIEmbeddingProvider:
                 **self._options,
             )
         )
-        shares = share_tokens(read_tokens(answer, "prompt_tokens"), [part.size for part in parts])
-        usages = [(Usage("openai", self._model.name, Operation.EMBED, tokens),) for tokens in shares]
+        # In proportion to their bounds: while the whole is within its own, so is each share.
+        shares = share_tokens(read_tokens(answer, "prompt_tokens"), [part.bound.input_tokens for part in parts])
+        usages = [(replace(part.bound, input_tokens=tokens),) for part, tokens in zip(parts, shares, strict=True)]
         try:
             vectors = iter(read_vectors(answer, count=len(inputs), dimensions=self._model.dimensions))
         except ProviderError as error:
@@ -192,23 +234,14 @@ class OpenAIEmbeddingProvider:
                 )
 
 
-def _parts(texts: Iterable[str]) -> list[_Part]:
-    """The texts in stretches that fit into a request each."""
-    parts: list[_Part] = []
-    stretch: list[str] = []
-    size = 0
-    for text in texts:
-        # The protocol takes no empty input.
-        kept = _cut(text, MAX_INPUT_BYTES) or " "
-        length = len(kept.encode())
-        if stretch and (len(stretch) == MAX_INPUTS or size + length > MAX_REQUEST_BYTES):
-            parts.append(_Part(tuple(stretch), size))
-            stretch, size = [], 0
-        stretch.append(kept)
-        size += length
-    if stretch:
-        parts.append(_Part(tuple(stretch), size))
-    return parts
+async def _admitted(parts: Sequence[_Part]) -> list[_Part]:
+    """Those of the parts that may be sent and are still waited for."""
+    asking = [(part, part.admit()) for part in parts if part.admit is not None]
+    answers = await asyncio.gather(*(answer for _, answer in asking), return_exceptions=True)
+    for (part, _), answer in zip(asking, answers, strict=True):
+        if answer is not None:
+            part.refuse(answer)
+    return [part for part in parts if not part.done.done()]
 
 
 def _cut(text: str, limit: int) -> str:
@@ -217,11 +250,21 @@ def _cut(text: str, limit: int) -> str:
     return (encoded if len(encoded) <= limit else encoded[:limit]).decode(errors="ignore")
 
 
-def _with_usage(error: ProviderError, usage: Sequence[Usage]) -> ProviderError:
+def _size(text: str) -> int:
+    """The most bytes of the text that are sent; one even of an empty text."""
+    return min(max(len(text.encode(errors="replace")), 1), MAX_INPUT_BYTES)
+
+
+def _with_usage(error: ProviderError, usage: Sequence[Usage], *, unaccounted: bool = False) -> ProviderError:
     return ProviderError(
-        error.message, retryable=error.retryable, retry_after=error.retry_after, metadata=error.metadata, usage=usage
+        error.message,
+        retryable=error.retryable,
+        retry_after=error.retry_after,
+        metadata=error.metadata,
+        usage=usage,
+        unaccounted=unaccounted or error.unaccounted,
     )
 
 
-def _closed() -> ProviderError:
-    return ProviderError("the model provider's client is shutting down", retryable=True)
+def _closed(*, unaccounted: bool = False) -> ProviderError:
+    return ProviderError("the model provider's client is shutting down", retryable=True, unaccounted=unaccounted)

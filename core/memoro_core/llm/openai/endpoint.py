@@ -66,11 +66,11 @@ class OpenAIEndpoint:
         except Exception as error:  # noqa: BLE001 - whatever the client raises may quote the key or the prompt
             raise provider_error(error) from None
         if len(response.content) > _MAX_RESPONSE_BYTES:
-            raise invalid_response("it is too large")
+            raise invalid_response("it is too large", unaccounted=True)
         try:
             answer = from_json(response.content)
         except ValueError:
-            raise invalid_response("it is not JSON") from None
+            raise invalid_response("it is not JSON", unaccounted=True) from None
         if not isinstance(answer, dict):
-            raise invalid_response("it is not a JSON object")
+            raise invalid_response("it is not a JSON object", unaccounted=True)
         return answer

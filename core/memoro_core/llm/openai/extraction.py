@@ -11,7 +11,8 @@ from memoro_core.llm.openai.answers import SCHEMA, Salvage, read_answer, to_grap
 from memoro_core.llm.openai.endpoint import OpenAIEndpoint
 from memoro_core.llm.openai.failures import invalid_response
 from memoro_core.llm.openai.vectors import read_tokens
-from memoro_core.llm.prompts import extraction_messages, repair_messages
+from memoro_core.llm.ports import Admit
+from memoro_core.llm.prompts import REPAIR_BYTES, extraction_messages, extraction_size, repair_messages
 from memoro_core.tracing import current_trace_parent, trace_headers
 
 if TYPE_CHECKING:
@@ -19,10 +20,13 @@ if TYPE_CHECKING:
     from openai.types.shared_params import ResponseFormatJSONSchema
 
 MAX_OUTPUT_TOKENS: Final = 4_096
+SPECIAL_TOKENS: Final = 64
+"""The most that a model puts around the messages of a request of its own accord."""
 _FORMAT: Final[ResponseFormatJSONSchema] = {
     "type": "json_schema",
     "json_schema": {"name": "knowledge_graph", "strict": True, "schema": SCHEMA},
 }
+_SCHEMA_BYTES: Final = len(json.dumps(_FORMAT))
 
 
 class OpenAIExtractionProvider:
@@ -37,17 +41,28 @@ class OpenAIExtractionProvider:
         self._endpoint = endpoint
         self._model = model
 
-    async def extract(self, source: ExtractionSource) -> Extraction:
+    async def extract(self, source: ExtractionSource, *, admit: Admit | None = None) -> Extraction:
         """The graph of one text; empty when it holds no facts. Raises ProviderError."""
         usage: list[Usage] = []
         await self._endpoint.acquire()
         try:
+            if admit is not None:
+                await admit()
             return await self._extract(source, usage)
         except ProviderError as error:
             error.usage = tuple(usage)
             raise
         finally:
             self._endpoint.release()
+
+    def bound(self, source: ExtractionSource) -> Usage:
+        """A token per byte of the prompt, the schema included, asked twice, each time with the longest answer.
+
+        An answer that goes back into the prompt has as many tokens there as it had when it came.
+        """
+        asked = extraction_size(source) + _SCHEMA_BYTES + SPECIAL_TOKENS
+        asked_again = asked + MAX_OUTPUT_TOKENS + REPAIR_BYTES
+        return Usage("openai", self._model, Operation.EXTRACT, asked + asked_again, 2 * MAX_OUTPUT_TOKENS)
 
     async def _extract(self, source: ExtractionSource, usage: list[Usage]) -> Extraction:
         asked = extraction_messages(source)
@@ -82,6 +97,7 @@ class OpenAIExtractionProvider:
                 Operation.EXTRACT,
                 read_tokens(answer, "prompt_tokens"),
                 read_tokens(answer, "completion_tokens"),
+                items=0 if usage else 1,
             )
         )
         return _content(answer)

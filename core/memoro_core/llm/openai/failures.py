@@ -15,6 +15,9 @@ from memoro_core.errors import ProviderError
 
 MAX_RETRY_AFTER: Final = 3600.0
 _RETRYABLE_STATUSES: Final = frozenset({408, 409, 425, 429})
+_NOT_SENT: Final = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
+"""Causes of failures that leave no doubt that the provider was not asked. By name: which library they are from depends
+on the version of the SDK."""
 _CODE: Final = re.compile(r"[a-z][a-z0-9_.-]{0,63}", re.IGNORECASE)
 
 
@@ -23,21 +26,27 @@ class RejectedError(ProviderError):
 
 
 def provider_error(error: Exception) -> ProviderError:
-    """The error to raise in place of the SDK's. Its text names the status and the provider's error code only."""
+    """The error to raise in place of the SDK's. Its text names the status and the provider's error code only.
+
+    A status other than 200 is an answer for which nothing is charged; what is sent and not answered is unaccounted.
+    """
+    sent = type(error.__cause__).__name__ not in _NOT_SENT
     if isinstance(error, TimeoutError | APITimeoutError):
-        return ProviderError("the model provider did not answer in time", retryable=True)
+        return ProviderError("the model provider did not answer in time", retryable=True, unaccounted=sent)
     if isinstance(error, APIConnectionError):
-        return ProviderError("the connection to the model provider failed", retryable=True)
+        return ProviderError("the connection to the model provider failed", retryable=True, unaccounted=sent)
     if isinstance(error, APIStatusError):
         return _status_error(error)
     if isinstance(error, APIError):
-        return invalid_response("it could not be read")
+        return invalid_response("it could not be read", unaccounted=True)
     return ProviderError(f"the model provider's client failed: {type(error).__name__}", retryable=False)
 
 
-def invalid_response(problem: str) -> ProviderError:
-    """The provider answered, but not what was asked for."""
-    return ProviderError(f"the model provider sent an invalid response: {problem}", retryable=False)
+def invalid_response(problem: str, *, unaccounted: bool = False) -> ProviderError:
+    """The provider answered, but not what was asked for; `unaccounted`: so that what it used can't be read either."""
+    return ProviderError(
+        f"the model provider sent an invalid response: {problem}", retryable=False, unaccounted=unaccounted
+    )
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:

@@ -16,8 +16,7 @@ SELECT pg_snapshot_xmin(pg_current_snapshot()) AS horizon, now() AS at,
 SELECT job.*
 FROM unnest($2::text[]) AS open (state)
 CROSS JOIN LATERAL (
-    SELECT job_id, kind, state, priority, user_id, memory_ids, stages, partial, attempt, max_attempts, run_at, cancel_requested,
-           last_seq, input_tokens, output_tokens, error, result, created_at, started_at, ended_at, retry_of, trace_parent
+    SELECT {job_columns}
     FROM jobs
     WHERE tenant_id = $1 AND state = open.state
       AND (cardinality($3::text[]) = 0 OR kind = ANY ($3))

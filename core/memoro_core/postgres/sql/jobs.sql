@@ -6,15 +6,13 @@
 
 -- name: get_job
 -- One job of a tenant.
-SELECT job_id, kind, state, priority, user_id, memory_ids, stages, partial, attempt, max_attempts, run_at, cancel_requested,
-       last_seq, input_tokens, output_tokens, error, result, created_at, started_at, ended_at, retry_of, trace_parent
+SELECT {job_columns}
 FROM jobs
 WHERE tenant_id = $1 AND job_id = $2;
 
 -- name: list_jobs
 -- Newest first, from before a given id on. A NULL or empty condition fits all.
-SELECT job_id, kind, state, priority, user_id, memory_ids, stages, partial, attempt, max_attempts, run_at, cancel_requested,
-       last_seq, input_tokens, output_tokens, error, result, created_at, started_at, ended_at, retry_of, trace_parent
+SELECT {job_columns}
 FROM jobs
 WHERE tenant_id = $1
   AND (cardinality($2::text[]) = 0 OR state = ANY ($2))
@@ -42,8 +40,7 @@ JOIN jobs USING (tenant_id, job_id);
 
 -- name: lock_job
 -- One job of a tenant, held against other writers until the transaction ends.
-SELECT job_id, kind, state, priority, user_id, memory_ids, stages, partial, attempt, max_attempts, run_at, cancel_requested,
-       last_seq, input_tokens, output_tokens, error, result, created_at, started_at, ended_at, retry_of, trace_parent
+SELECT {job_columns}
 FROM jobs
 WHERE tenant_id = $1 AND job_id = $2
 FOR UPDATE;

@@ -3,7 +3,8 @@
 -- An accepted job is in flight at once, and its caller hints it, if its tenant and its user have fewer jobs in flight than their
 -- tier allows and the tier's queue is not paused; else `hinted_at` is NULL, and the scheduler chooses it in its turn. What is in
 -- flight is counted up to the cap and no further. Statements at the same time don't see each other's jobs, so that a cap may be
--- exceeded by what comes together: it shares the workers out, and guards nothing.
+-- exceeded by what comes together: it shares the workers out, and guards nothing. A job that a budget puts off, which has a reason
+-- and a time, is DEFERRED and takes no room.
 
 -- name: accept
 -- Stores texts, each with its job, the job's first event and its idempotency record. An item whose request id is known is left
@@ -13,10 +14,10 @@ WITH item AS (
     SELECT *
     FROM unnest($2::timestamptz[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bytea[], $8::jsonb[],
                 $9::timestamptz[], $10::smallint[], $11::text[], $12::bytea[], $15::jsonb[], $16::boolean[],
-                $17::text[])
+                $17::text[], $18::bigint[], $19::text[], $20::timestamptz[])
         WITH ORDINALITY
         AS item (created_at, memory_id, job_id, user_id, text, content_hash, metadata, occurred_at, priority, request_id,
-                 fingerprint, event, run_by_caller, trace_parent, place)
+                 fingerprint, event, run_by_caller, trace_parent, cost_bound, deferral_reason, deferred_until, place)
 ), recorded AS (
     INSERT INTO idempotency_records (tenant_id, request_id, fingerprint, answer, created_at)
     SELECT $1, request_id, fingerprint,
@@ -36,7 +37,7 @@ WITH item AS (
         FROM (SELECT FROM jobs WHERE tenant_id = $1 AND in_flight LIMIT tiers.tenant_in_flight) AS counted
     ) AS busy
     WHERE tenants.tenant_id = $1 AND tiers.queue_paused_at IS NULL
-), user_room AS (
+), user_room AS MATERIALIZED (
     SELECT accepting.user_id, tenant_room.user_in_flight - busy.jobs AS jobs
     FROM tenant_room
     CROSS JOIN (SELECT DISTINCT user_id FROM accepted) AS accepting
@@ -55,6 +56,7 @@ WITH item AS (
                AS has_room
     FROM accepted
     LEFT JOIN user_room USING (user_id)
+    WHERE deferral_reason IS NULL
 ), placed AS (
     -- What its user has no room for takes none of the tenant's.
     SELECT job_id,
@@ -71,16 +73,19 @@ WITH item AS (
     FROM accepted
 ), queued AS (
     INSERT INTO jobs (tenant_id, job_id, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at, hinted_at,
-                      last_seq, trace_parent, created_at)
-    SELECT $1, job_id, 'memory.enrich', 'QUEUED', priority, user_id, ARRAY[memory_id], $13::jsonb, $14, created_at,
-           CASE WHEN hinted THEN created_at END, 1, trace_parent, created_at
+                      last_seq, trace_parent, created_at, cost_bound, deferral_reason, deferred_at)
+    SELECT $1, job_id, 'memory.enrich', CASE WHEN deferral_reason IS NULL THEN 'QUEUED' ELSE 'DEFERRED' END, priority, user_id,
+           ARRAY[memory_id], $13::jsonb, $14, coalesce(deferred_until, created_at), CASE WHEN hinted THEN created_at END, 1,
+           trace_parent, created_at, cost_bound, deferral_reason, CASE WHEN deferral_reason IS NOT NULL THEN created_at END
     FROM accepted
-    JOIN placed USING (job_id)
+    LEFT JOIN placed USING (job_id)
 ), told AS (
     INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
     SELECT $1, job_id, 1, event, created_at FROM accepted
 )
-SELECT job_id, hinted FROM placed;
+SELECT job_id, coalesce(hinted, false) AS hinted
+FROM accepted
+LEFT JOIN placed USING (job_id);
 
 -- name: accept_conversation
 -- Stores messages of a conversation at its end, with one job. Arrays are parallel, an element per message. Returns the position
@@ -110,7 +115,7 @@ WITH recorded AS (
     SELECT
     FROM tenants
     JOIN tiers USING (tier)
-    WHERE tenants.tenant_id = $1 AND tiers.queue_paused_at IS NULL
+    WHERE tenants.tenant_id = $1 AND tiers.queue_paused_at IS NULL AND $21::text IS NULL
       AND tiers.tenant_in_flight > (
           SELECT count(*)
           FROM (SELECT FROM jobs WHERE tenant_id = $1 AND in_flight LIMIT tiers.tenant_in_flight) AS counted)
@@ -122,9 +127,10 @@ WITH recorded AS (
                 LIMIT tiers.user_in_flight) AS counted)
 ), queued AS (
     INSERT INTO jobs (tenant_id, job_id, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at, hinted_at,
-                      last_seq, trace_parent, created_at)
-    SELECT $1, $7, 'memory.enrich', 'QUEUED', $8, $3, $9::uuid[], $16::jsonb, $17, $2,
-           CASE WHEN EXISTS (SELECT FROM room) THEN $2::timestamptz END, 1, $19, $2
+                      last_seq, trace_parent, created_at, cost_bound, deferral_reason, deferred_at)
+    SELECT $1, $7, 'memory.enrich', CASE WHEN $21::text IS NULL THEN 'QUEUED' ELSE 'DEFERRED' END, $8, $3, $9::uuid[], $16::jsonb,
+           $17, coalesce($22::timestamptz, $2), CASE WHEN EXISTS (SELECT FROM room) THEN $2::timestamptz END, 1, $19, $2, $20, $21,
+           CASE WHEN $21 IS NOT NULL THEN $2::timestamptz END
     FROM conversation
 ), told AS (
     INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
@@ -138,6 +144,22 @@ INSERT INTO idempotency_records (tenant_id, request_id, fingerprint, answer, cre
 VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (tenant_id, request_id) DO NOTHING
 RETURNING request_id;
+
+-- name: record_requests
+-- Remembers what adds do, those whose request id is known left out. Arrays are parallel, an element per item; ids that come twice
+-- are the first one's. Returns the jobs of the items whose ids were new.
+INSERT INTO idempotency_records (tenant_id, request_id, fingerprint, answer, created_at)
+SELECT $1, request_id, fingerprint, jsonb_build_object('memory_ids', jsonb_build_array(memory_id), 'job_id', job_id), created_at
+FROM unnest($2::text[], $3::bytea[], $4::uuid[], $5::uuid[], $6::timestamptz[]) WITH ORDINALITY
+    AS item (request_id, fingerprint, memory_id, job_id, created_at, place)
+-- Always in one order, so that two such statements never wait for each other.
+ORDER BY request_id, place
+ON CONFLICT (tenant_id, request_id) DO NOTHING
+RETURNING (answer ->> 'job_id')::uuid AS job_id;
+
+-- name: forget_requests
+-- Forgets what this transaction has remembered: the requests were refused, and may come again.
+DELETE FROM idempotency_records WHERE tenant_id = $1 AND request_id = ANY ($2::text[]);
 
 -- name: find_requests
 -- What known request ids did.
@@ -190,7 +212,7 @@ WITH room AS (
     SELECT
     FROM tenants
     JOIN tiers USING (tier)
-    WHERE tenants.tenant_id = $1 AND tiers.queue_paused_at IS NULL
+    WHERE tenants.tenant_id = $1 AND tiers.queue_paused_at IS NULL AND $12::text IS NULL
       AND tiers.tenant_in_flight > (
           SELECT count(*)
           FROM (SELECT FROM jobs WHERE tenant_id = $1 AND in_flight LIMIT tiers.tenant_in_flight) AS counted)
@@ -202,9 +224,10 @@ WITH room AS (
                 LIMIT tiers.user_in_flight) AS counted)
 ), queued AS (
     INSERT INTO jobs (tenant_id, job_id, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at, hinted_at,
-                      last_seq, trace_parent, created_at)
-    VALUES ($1, $2, 'memory.enrich', 'QUEUED', $3, $4, $5, $6, $7, $8, CASE WHEN EXISTS (SELECT FROM room) THEN $8::timestamptz END,
-            1, $10, $8)
+                      last_seq, trace_parent, created_at, cost_bound, deferral_reason, deferred_at)
+    VALUES ($1, $2, 'memory.enrich', CASE WHEN $12::text IS NULL THEN 'QUEUED' ELSE 'DEFERRED' END, $3, $4, $5, $6, $7,
+            coalesce($13::timestamptz, $8), CASE WHEN EXISTS (SELECT FROM room) THEN $8::timestamptz END, 1, $10, $8, $11, $12,
+            CASE WHEN $12 IS NOT NULL THEN $8::timestamptz END)
 ), told AS (
     INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
     VALUES ($1, $2, 1, $9, $8)

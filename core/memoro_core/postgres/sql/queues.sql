@@ -101,8 +101,7 @@ LIMIT $5;
 -- name: lock_waiting
 -- Holds those of these jobs of a tenant that still are in one of the states $3, until the transaction ends. Always in one order, so
 -- that two such statements never wait for each other.
-SELECT job_id, kind, state, priority, user_id, memory_ids, stages, partial, attempt, max_attempts, run_at, cancel_requested,
-       last_seq, input_tokens, output_tokens, error, result, created_at, started_at, ended_at, retry_of, trace_parent
+SELECT {job_columns}
 FROM jobs
 WHERE tenant_id = $1 AND job_id = ANY ($2::uuid[]) AND state = ANY ($3::text[])
 ORDER BY job_id

@@ -41,3 +41,10 @@ WHERE fire_at < $1
 -- name: forget_workers
 -- Deletes workers that were last seen before $1.
 DELETE FROM workers WHERE seen_at < $1;
+
+-- name: forget_budget_days
+-- Deletes how far budgets were used up on days before $1. Those of a tenant lie together; those of the deployment have the tenant
+-- 00000000-0000-0000-0000-000000000000.
+DELETE FROM budget_days AS day
+USING (SELECT tenant_id FROM tenants UNION ALL SELECT '00000000-0000-0000-0000-000000000000') AS owner
+WHERE day.tenant_id = owner.tenant_id AND day.day < $1;

@@ -13,15 +13,33 @@ FOR UPDATE;
 -- The job that does a job's work again.
 SELECT job_id FROM jobs WHERE tenant_id = $1 AND retry_of = $2;
 
+-- name: lock_work
+-- What `retry` of these jobs will be about: the memories of each that has no retry yet, with its user, held until the transaction
+-- ends. Always in one order, so that two such statements never wait for each other.
+SELECT memories.memory_id, memories.user_id, memories.kind, memories.text, memories.metadata, memories.status,
+       memories.conversation_id, memories.position, memories.role, memories.speaker, memories.occurred_at, memories.job_id,
+       memories.version, memories.created_at, memories.updated_at
+FROM memories
+WHERE tenant_id = $1
+  AND memory_id = ANY (ARRAY(SELECT unnest(old.memory_ids)
+                             FROM jobs AS old
+                             WHERE old.tenant_id = $1 AND old.job_id = ANY ($2::uuid[]) AND old.state IN ('FAILED', 'CANCELLED')
+                               AND NOT EXISTS (SELECT FROM jobs AS other
+                                               WHERE other.tenant_id = $1 AND other.retry_of = old.job_id)))
+  AND job_id = ANY ($2::uuid[]) AND status = 'FAILED'
+ORDER BY memory_id
+FOR UPDATE;
+
 -- name: retry
 -- Makes a job of each of these ended jobs that has none yet, for those of its memories that it left FAILED and that are still
--- its own; they become the new job's. Arrays are parallel: the jobs, which the caller holds locked, and the ids of the new ones.
--- Returns a row per job that was not retried before, its new job all NULL when no work is left. Runs within one tenant's
--- transaction.
+-- its own; they become the new job's. Arrays are parallel: the jobs, which the caller holds locked, the ids of the new ones, what
+-- those may cost, why and until when they are put off (NULL: they are not), and their first events. Returns a row per job that was
+-- not retried before, its new job all NULL when no work is left. Runs within one tenant's transaction.
 WITH old AS (
-    SELECT jobs.job_id, item.retry_id, jobs.kind, jobs.priority, jobs.user_id, jobs.memory_ids, jobs.stages,
-           jobs.trace_parent
-    FROM unnest($2::uuid[], $3::uuid[]) AS item (job_id, retry_id)
+    SELECT jobs.job_id, item.retry_id, item.cost_bound, item.deferral_reason, item.deferred_until, item.event, jobs.kind,
+           jobs.priority, jobs.user_id, jobs.memory_ids, jobs.stages, jobs.trace_parent
+    FROM unnest($2::uuid[], $3::uuid[], $6::bigint[], $7::text[], $8::timestamptz[], $9::jsonb[])
+        AS item (job_id, retry_id, cost_bound, deferral_reason, deferred_until, event)
     JOIN jobs ON jobs.tenant_id = $1 AND jobs.job_id = ANY ($2::uuid[]) AND jobs.job_id = item.job_id
     WHERE jobs.state IN ('FAILED', 'CANCELLED')
       AND NOT EXISTS (SELECT FROM jobs AS other WHERE other.tenant_id = $1 AND other.retry_of = item.job_id)
@@ -37,8 +55,9 @@ WITH old AS (
     SELECT retry_id, array_agg(memory_id) AS memory_ids FROM unready GROUP BY retry_id
 ), made AS (
     INSERT INTO jobs (tenant_id, job_id, retry_of, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at,
-                      last_seq, created_at, trace_parent)
-    SELECT $1, retry_id, old.job_id, old.kind, 'QUEUED', old.priority, old.user_id,
+                      last_seq, created_at, trace_parent, cost_bound, deferral_reason, deferred_at)
+    SELECT $1, retry_id, old.job_id, old.kind, CASE WHEN old.deferral_reason IS NULL THEN 'QUEUED' ELSE 'DEFERRED' END,
+           old.priority, old.user_id,
            ARRAY(SELECT item.memory_id
                  FROM unnest(old.memory_ids) WITH ORDINALITY AS item (memory_id, place)
                  WHERE item.memory_id = ANY (work.memory_ids)
@@ -46,19 +65,16 @@ WITH old AS (
            COALESCE(
                (SELECT jsonb_agg(stage.value || '{"status": "PENDING", "completed": 0, "total": 0}' ORDER BY stage.place)
                 FROM jsonb_array_elements(old.stages) WITH ORDINALITY AS stage (value, place)), '[]'),
-           $5, $4, 1, $4, old.trace_parent
+           $5, coalesce(old.deferred_until, $4), 1, $4, old.trace_parent, old.cost_bound, old.deferral_reason,
+           CASE WHEN old.deferral_reason IS NOT NULL THEN $4 END
     FROM old
     JOIN work USING (retry_id)
-    RETURNING job_id, kind, state, priority, user_id, memory_ids, stages, partial, attempt, max_attempts, run_at,
-              cancel_requested, last_seq, input_tokens, output_tokens, error, result, created_at, started_at, ended_at, retry_of,
-              trace_parent
+    RETURNING {job_columns}
 ), told AS (
     INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
-    SELECT $1, job_id, last_seq, $6::jsonb, $4 FROM made
+    SELECT $1, made.job_id, made.last_seq, old.event, $4 FROM made JOIN old ON old.job_id = made.retry_of
 )
-SELECT made.job_id, made.kind, made.state, made.priority, made.user_id, made.memory_ids, made.stages, made.partial,
-       made.attempt, made.max_attempts, made.run_at, made.cancel_requested, made.last_seq, made.input_tokens, made.output_tokens,
-       made.error, made.result, made.created_at, made.started_at, made.ended_at, made.retry_of, made.trace_parent
+SELECT made.*
 FROM old
 LEFT JOIN made ON made.retry_of = old.job_id;
 

@@ -62,9 +62,7 @@ WITH waiting AS (
     FROM of_tenant
     WHERE jobs.job_id = ANY ($2) AND jobs.tenant_id = of_tenant.tenant_id AND jobs.job_id = of_tenant.job_id
       AND fits AND has_room
-    RETURNING jobs.tenant_id, jobs.job_id, kind, state, priority, jobs.user_id, memory_ids, stages, partial, attempt,
-              max_attempts, run_at, run_lease, cancel_requested, last_seq, input_tokens, output_tokens, error, result,
-              created_at, started_at, ended_at, retry_of, trace_parent
+    RETURNING jobs.tenant_id, jobs.run_lease, {job_columns}
 ), told AS (
     INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
     SELECT tenant_id, job_id, last_seq, $7::jsonb || jsonb_build_object('seq', last_seq, 'attempt', attempt), $4
@@ -107,7 +105,7 @@ WITH ending AS (
     SELECT *
     FROM jsonb_to_recordset($2) AS run (
         job_id uuid, lease bigint, state text, stages jsonb, partial boolean, result jsonb, error jsonb, input_tokens bigint,
-        output_tokens bigint, run_at timestamptz, event jsonb)
+        output_tokens bigint, run_at timestamptz, event jsonb, free_calls jsonb)
 ), held AS (
     SELECT ending.*
     FROM ending
@@ -125,7 +123,7 @@ WITH ending AS (
         ended_at = CASE WHEN held.state = 'QUEUED' THEN NULL ELSE $3::timestamptz END
     FROM held
     WHERE jobs.tenant_id = $1 AND jobs.job_id = ANY (ARRAY(SELECT job_id FROM held)) AND jobs.job_id = held.job_id
-    RETURNING held.*, jobs.last_seq, jobs.attempt, jobs.memory_ids
+    RETURNING held.*, jobs.last_seq, jobs.attempt, jobs.memory_ids, jobs.user_id, jobs.cost_bound
 ), unready AS (
     UPDATE memories
     SET status = 'FAILED', updated_at = $3
@@ -136,8 +134,21 @@ WITH ending AS (
 ), told AS (
     INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
     SELECT $1, job_id, last_seq, event || jsonb_build_object('seq', last_seq, 'attempt', attempt), $3 FROM ended
+), called AS (
+    INSERT INTO ai_calls (tenant_id, job_id, attempt, call, user_id, day, provider, model, operation, state, failed, input_tokens,
+                          output_tokens, items, input_price, output_price, fee, started_at, ended_at)
+    SELECT $1, ended.job_id, ended.attempt, number + coalesce((
+               SELECT max(ai_calls.call) FROM ai_calls
+               WHERE ai_calls.tenant_id = $1 AND ai_calls.job_id = ended.job_id AND ai_calls.attempt = ended.attempt), 0),
+           ended.user_id, day, provider, model, operation, 'DONE', failed, free.input_tokens, free.output_tokens, items, 0, 0, 0,
+           started_at, ended_at
+    FROM ended
+    CROSS JOIN LATERAL ROWS FROM (jsonb_to_recordset(ended.free_calls) AS (
+        day date, provider text, model text, operation text, failed boolean, input_tokens bigint, output_tokens bigint,
+        items integer, started_at timestamptz, ended_at timestamptz)) WITH ORDINALITY AS free (
+        day, provider, model, operation, failed, input_tokens, output_tokens, items, started_at, ended_at, number)
 )
-SELECT job_id, lease, last_seq,
+SELECT job_id, lease, last_seq, state <> 'QUEUED' AND cost_bound > 0 AS paid,
        EXISTS (SELECT FROM webhook_endpoints WHERE tenant_id = $1 AND webhook_endpoints.state = 'ENABLED') AS listened
 FROM ended;
 
@@ -166,9 +177,7 @@ RETURNING tenant_id, job_id, event;
 -- name: expired
 -- Runs whose lease ran out, the longest ago first; `timed_out` says that the worker lives, but ran longer than a run may. A job
 -- that a transaction holds is left out: its run may be in the middle of a write. Runs across tenants.
-SELECT tenant_id, job_id, kind, state, priority, user_id, memory_ids, stages, partial, attempt, max_attempts, run_at, run_lease,
-       cancel_requested, last_seq, input_tokens, output_tokens, error, result, created_at, started_at, ended_at, retry_of,
-       trace_parent, coalesce(run_deadline <= $1, false) AS timed_out
+SELECT tenant_id, run_lease, {job_columns}, coalesce(run_deadline <= $1, false) AS timed_out
 FROM jobs
 WHERE state = 'RUNNING' AND lease_expires_at < $1
 ORDER BY lease_expires_at

@@ -1,0 +1,115 @@
+"""`memoro billing`, for operators: what providers charge, daily budgets, prices, and the proof of a ledger."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from memoro.cli.amounts import Credits, MicroCredits, amount, token_price
+from memoro.cli.billing_tables import show_breakers, show_costs, show_price_table
+from memoro.cli.options import chosen, day, moment
+from memoro.cli.output import fail
+from memoro.cli.session import Session, connected
+from memoro.enums import AiOperation, BudgetScope
+
+OfTenant = Annotated[str, typer.Option("--tenant", help="Of the tenant of this id. Default: of the deployment.")]
+
+
+@connected
+def costs(
+    session: Session,
+    date: Annotated[str, typer.Argument(metavar="[DATE]", help="The day. Default: today.")] = "",
+    *,
+    tenant: Annotated[str, typer.Option("--tenant", help="Only of the tenant of this id.")] = "",
+    recent: Annotated[int, typer.Option(min=1, max=100, help="How many of the latest calls to show.")] = 20,
+) -> None:
+    """Shows what a day's AI work has cost, the latest calls, and what the house has earned."""
+    told = session.client.admin.ai_costs(day(date) if date else None, tenant_id=tenant, recent=recent)
+    if session.output.as_json:
+        session.output.json_line(told)
+    else:
+        show_costs(session.output, told)
+
+
+@connected
+def breaker(
+    session: Session,
+    *,
+    tenant: OfTenant = "",
+    user: Annotated[str, typer.Option("--user", "-u", help="With --reset: of this user of the tenant.")] = "",
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Gives the budget as much again as it has for a day; deferred jobs run.")
+    ] = False,
+) -> None:
+    """Shows how the daily budgets stand, or resets one of them."""
+    if user and not (tenant and reset):
+        raise ValueError("--user goes with --tenant and --reset")
+    if not reset:
+        show_breakers(session.output, session.client.admin.breakers(tenant))
+        return
+    scope = BudgetScope.USER if user else BudgetScope.TENANT if tenant else BudgetScope.DEPLOYMENT
+    show_breakers(session.output, [session.client.admin.reset_breaker(scope, tenant_id=tenant, user_id=user)])
+
+
+@connected
+def budget(
+    session: Session,
+    *,
+    tenant: OfTenant = "",
+    each_user: Annotated[bool, typer.Option("--each-user", help="For each single user of the tenant.")] = False,
+    credits: Credits = None,
+    micro_credits: MicroCredits = None,
+    none: Annotated[bool, typer.Option("--none", help="No limit.")] = False,
+) -> None:
+    """Sets how much may be spent in a day, 0 to let nothing run that costs."""
+    limit = amount(credits, micro_credits)
+    if (limit is None) != none:
+        raise ValueError("give --credits, --micro-credits or --none")
+    if each_user and not tenant:
+        raise ValueError("--each-user goes with --tenant")
+    scope = BudgetScope.USER if each_user else BudgetScope.TENANT if tenant else BudgetScope.DEPLOYMENT
+    now = session.client.admin.set_budget(scope, limit, tenant_id=tenant)
+    show_breakers(session.output, [now] if now else [])
+
+
+@connected
+def price(
+    session: Session,
+    provider: Annotated[str, typer.Argument(help="Who runs the model: local or openai.")],
+    model: Annotated[str, typer.Argument(help="Its name, as the provider spells it.")],
+    operation: Annotated[AiOperation, chosen(AiOperation, help="For what.")],
+    *,
+    token_in: Annotated[
+        str, typer.Option("--input", metavar="DOLLARS", help="For a million tokens that go in, e.g. 0.15.")
+    ],
+    token_out: Annotated[str, typer.Option("--output", metavar="DOLLARS", help="For a million tokens that come out.")],
+    fee: Annotated[
+        str | None,
+        typer.Option(metavar="CREDITS", help="What a tenant pays beyond that for each text, without margin."),
+    ] = None,
+    fee_micro_credits: Annotated[int | None, typer.Option(min=0, help="The same in micro-credits.")] = None,
+    starts: Annotated[str | None, typer.Option("--from", help="From then on, in ISO 8601. Default: now.")] = None,
+) -> None:
+    """Sets what an operation of a model costs, from a time on."""
+    made = session.client.admin.set_price(
+        provider,
+        model,
+        operation,
+        input_price=token_price("--input", token_in),
+        output_price=token_price("--output", token_out),
+        fee=amount(fee, fee_micro_credits, "--fee", "--fee-micro-credits") or 0,
+        valid_from=None if starts is None else moment(starts),
+    )
+    show_price_table(session.output, [made])
+
+
+@connected
+def verify(session: Session, tenant_id: Annotated[str, typer.Argument(help="The tenant's id.")]) -> None:
+    """Checks a tenant's ledger, and exits with 1 if anything is wrong."""
+    found = session.client.admin.verify_ledger(tenant_id)
+    if not found.valid:
+        session.output.json_line(found)
+        raise fail(f"entry {found.first_invalid_sequence} is wrong: {found.problem}")
+    head = f"; the last one's hash is {found.head_hash.hex()}" if found.head_hash else ""
+    session.output.record(found, f"{found.entries} entries are as they were made, and so is the balance{head}")
