@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time, timedelta
-from zoneinfo import ZoneInfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 
 class Calendar:
     """Tells the day of a moment, and when it ends."""
 
-    def __init__(self, time_zone: ZoneInfo) -> None:
+    def __init__(self, time_zone: tzinfo) -> None:
         self.time_zone = time_zone
 
     def day(self, now: datetime) -> date:

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from memoro_core.clock import Clock
 from memoro_core.container.billing import Billing
 from memoro_core.container.ground import Ground, open_single
-from memoro_core.jobs.cron import Cron
+from memoro_core.jobs.cron import Cron, time_zone_of
 from memoro_core.jobs.deferral_ports import DeferralStore
 from memoro_core.jobs.heart import Heart, LeaseStore, WorkerIdentity
 from memoro_core.jobs.model import JobKind
@@ -146,7 +146,8 @@ def _handlers(ground: Ground, billing: Billing) -> Mapping[JobKind, JobHandler]:
 
 
 def _recurring(ground: Ground, billing: Billing) -> Recurring:
-    settings, database, zone = ground.settings, ground.database, ground.calendar.time_zone
+    settings, database = ground.settings, ground.database
+    zone = time_zone_of(settings.time_zone)
     retention = Retention(
         PostgresRetentionStore(database),
         PostgresRequestStore(database),
