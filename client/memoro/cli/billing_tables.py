@@ -29,6 +29,10 @@ def _cost(value: Any) -> str:
     return format_nano_dollars(value.cost_nano_dollars)
 
 
+def _brief(columns: Mapping[Column, str]) -> dict[Column, str]:
+    return {column: heading for column, heading in columns.items() if heading not in {"when", "job", "from"}}
+
+
 @dataclass(frozen=True, slots=True)
 class _Sum:
     name: str
@@ -64,8 +68,8 @@ _PRICE: dict[Column, str] = {
     "provider": "provider",
     "model": "model",
     "operation": "operation",
-    _price("input_price"): "per million tokens in",
-    _price("output_price"): "tokens out",
+    _price("input_price"): "1M tokens in",
+    _price("output_price"): "1M tokens out",
     _credits("fee"): "credits per text",
     "valid_from": "from",
 }
@@ -115,9 +119,9 @@ def show_balance(output: Output, balance: Balance) -> None:
         output.records(balance.grants, _GRANT)
 
 
-def show_ledger(output: Output, entries: Iterable[LedgerEntry]) -> None:
-    """Entries of a ledger; in JSON a line each."""
-    output.records(entries, _ENTRY, empty="no entries")
+def show_ledger(output: Output, entries: Iterable[LedgerEntry], *, brief: bool = False) -> None:
+    """Entries of a ledger; in JSON a line each. `brief`: without their times and jobs."""
+    output.records(entries, _brief(_ENTRY) if brief else _ENTRY, empty="no entries")
 
 
 def show_usage(output: Output, usage: Usage) -> None:
@@ -140,9 +144,9 @@ def show_prices(output: Output, listed: PriceList) -> None:
     output.say(f"\nmargin on what providers charge: {percent(listed.margin_basis_points)}")
 
 
-def show_price_table(output: Output, prices: Iterable[Price]) -> None:
-    """What models cost; in JSON a line each."""
-    output.records(prices, _PRICE, empty="no prices")
+def show_price_table(output: Output, prices: Iterable[Price], *, brief: bool = False) -> None:
+    """What models cost; in JSON a line each. `brief`: without since when."""
+    output.records(prices, _brief(_PRICE) if brief else _PRICE, empty="no prices")
 
 
 def show_breakers(output: Output, breakers: Iterable[SpendBreaker]) -> None:
