@@ -16,7 +16,7 @@ from memoro.v1 import billing_service_pb2 as billing
 from memoro.v1 import memory_service_pb2 as memory
 from memoro_server.convert.scalars import from_time
 from tests.e2e.server.test_billing import NOBODY, PRICES
-from tests.support.deployment import Caller, Deployment
+from tests.support.deployment import LOADING, Caller, Deployment
 from tests.support.domain import fresh_name
 
 PRICE, BUDGET = "AdminService/SetPrice", "AdminService/SetBudget"
@@ -127,6 +127,7 @@ async def test_a_days_costs_are_told_by_operation(deployment: Deployment) -> Non
         memory.CreateMemoryRequest(
             user_id="ann", text="Ann lives in Oslo.", processing_mode=memory_pb2.PROCESSING_MODE_SYNC
         ),
+        timeout=LOADING,
     )
     costs = await operator.ask(COSTS, pb.GetAiCostsRequest(tenant_id=tenant_id))
     assert (costs.date, costs.cost_nano_dollars) == (datetime.now(UTC).date().isoformat(), 0)
