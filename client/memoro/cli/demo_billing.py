@@ -82,7 +82,7 @@ class Paying:
             missing.append(f"a charge: the job says {in_words(charged)}, the balance {in_words(balance.spent)}")
         if balance.held or balance.available != balance.granted - charged:
             missing.append("the rest of what was set aside")
-        if not proof.valid:
+        if not (proof.valid and proof.complete):
             missing.append(f"a sound ledger: {proof.problem}")
         return missing
 
