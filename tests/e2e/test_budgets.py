@@ -205,6 +205,3 @@ async def test_workers_that_are_killed_in_between_spend_no_more_than_the_budget(
     charged = sum(job.usage.charged for job in await world.jobs(handles))
     assert breaker.spent == (await world.client.billing.balance()).spent == charged
     assert len(handles) * FEE <= charged <= breaker.limit
-    await world.mailbox.wait_for(len(THRESHOLDS))
-    await asyncio.sleep(2.0)
-    assert world.told() == (Counter(THRESHOLDS), Counter(THRESHOLDS))
