@@ -26,5 +26,5 @@ class PoisonedHandler(EnrichmentHandler):
 
 
 if __name__ == "__main__":
-    with patch("memoro_core.container.EnrichmentHandler", PoisonedHandler):
+    with patch("memoro_core.container.jobs.EnrichmentHandler", PoisonedHandler):
         sys.exit(main([]))
