@@ -89,6 +89,7 @@ class CreditModel:
     grants: dict[GrantId, ModelGrant] = field(default_factory=dict)
     holds: dict[JobId, ModelHold] = field(default_factory=dict)
     calls: dict[JobId, list[ModelCall]] = field(default_factory=dict)
+    accepted: set[JobId] = field(default_factory=set)
     ended: set[JobId] = field(default_factory=set)
     limits: dict[BudgetScope, int] = field(default_factory=dict)
     days: dict[BudgetPlace, ModelDay] = field(default_factory=dict)
@@ -131,6 +132,7 @@ class CreditModel:
         if any(request.bound for request in requests):
             self.lapse(now)
         verdicts: dict[JobId, HoldVerdict] = {}
+        self.accepted.update(request.job_id for request in requests)
         for request in requests:
             if request.job_id not in verdicts:
                 verdicts[request.job_id] = self._hold(request, margin, day, day_end)
@@ -185,6 +187,9 @@ class CreditModel:
         self.look_low()
         self.look_thresholds(self.places(hold.user_id, hold.scopes, hold.day))
         return None
+
+    def end(self, job_ids: Iterable[JobId]) -> None:
+        self.ended.update(self.accepted.intersection(job_ids))
 
     def resolve(self, job_ids: Sequence[JobId], *, now: datetime) -> Mapping[JobId, int]:
         charged = {}

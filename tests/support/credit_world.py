@@ -31,7 +31,7 @@ from tests.support.crashes import CrashingDatabase
 from tests.support.credit_model import ModelCall
 from tests.support.domain import make_tenant
 
-MARGINS: Final = (5_000, 0, 333)
+MARGINS: Final = (1_000, 0, 333)
 CALENDAR: Final = Calendar(UTC)
 _ACCEPT: Final = """
 INSERT INTO jobs (tenant_id, job_id, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at, last_seq,
