@@ -152,7 +152,7 @@ async def test_a_days_costs_are_told_by_operation(deployment: Deployment) -> Non
 async def test_a_ledger_is_checked(deployment: Deployment) -> None:
     operator, caller = await deployment.operator(), await deployment.caller()
     verify = pb.VerifyLedgerRequest(tenant_id=str(caller.tenant_id))
-    assert await operator.ask(VERIFY, verify) == pb.VerifyLedgerResponse(valid=True)
+    assert await operator.ask(VERIFY, verify) == pb.VerifyLedgerResponse(valid=True, complete=True)
     for amount in (1, 2, 3):
         add = billing.AddCreditsRequest(tenant_id=str(caller.tenant_id), amount=amount)
         await operator.ask("BillingService/AddCredits", add)
