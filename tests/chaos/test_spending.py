@@ -44,7 +44,7 @@ from tests.support.stacks import temporary_data_dir, temporary_stack
 pytestmark = [
     pytest.mark.chaos,
     pytest.mark.slow,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
 ]
 
 KILLS = 100

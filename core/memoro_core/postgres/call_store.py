@@ -76,7 +76,7 @@ class PostgresCallStore:
             job_id = call.claim.ref.job_id
             if job_id in refused:
                 results.append(refused[job_id])
-            elif call not in standing.get(job_id, ()):
+            elif not _holds_its_job(call, runs):
                 results.append(LeaseLost())
             else:
                 numbers[job_id] += 1
