@@ -19,6 +19,7 @@ from memoro_core.billing.model import (
     Deferred,
     Held,
     HoldRequest,
+    HoldVerdict,
     Refused,
 )
 from memoro_core.ids import JobId
@@ -31,7 +32,8 @@ def test_verdicts_are_those_of_one_after_the_other(
 ) -> None:
     """Whether requests come together or alone, each is told the same, and the same is set aside."""
     together = admit(requests, available, days, now=NOW, day_end=DAY_END)
-    alone, left, budgets = [], available, days
+    alone: list[HoldVerdict] = []
+    left, budgets = available, days
     held: dict[JobId, int] = {}
     turned_away: set[JobId] = set()
     for request in requests:

@@ -19,7 +19,8 @@ OPEN, HALF_OPEN = BreakerState.OPEN, BreakerState.HALF_OPEN
 
 @given(st.lists(st.integers(-400, 400), max_size=20), st.integers(0, 1000))
 def test_each_threshold_is_told_once_whatever_comes_and_goes(changes: Sequence[int], limit: int) -> None:
-    day, heard, highest = dataclasses.replace(EMPTY, limit=limit), [], 0
+    heard: list[int] = []
+    day, highest = dataclasses.replace(EMPTY, limit=limit), 0
     for change in changes:
         day = reserve(day, max(change, -day.reserved))
         highest = max(highest, day.committed)

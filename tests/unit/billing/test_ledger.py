@@ -138,7 +138,10 @@ def test_the_hash_is_what_its_description_says() -> None:
     cause = Cause(job(1), "r-1", actor, "größer")
     _, [entry] = post(CreditAccount(TENANT, available=5, granted=5), [Movement(EntryKind.GRANT, GIVEN, cause)], NOW)
     assert isinstance(entry, LedgerEntry)
-    eight = lambda number: number.to_bytes(8, "big", signed=True)  # noqa: E731
+
+    def eight(number: int) -> bytes:
+        return number.to_bytes(8, "big", signed=True)
+
     texts = [b"GRANT", b"r-1", "größer".encode()]
     parts = [
         TENANT.bytes,

@@ -11,17 +11,22 @@ from memoro_core.billing.ledger import post
 from memoro_core.billing.model import Cost, EntryKind, Hold, LedgerAccount, Price
 from memoro_core.billing.settlement import settle
 from memoro_core.llm.model import Operation
-from tests.support.billing import HOUSE, NOW, USERS, account, balanced, job
+from tests.support.billing import HOUSE, NOW, USERS, account, amounts, balanced, job
 
-costs = st.builds(Cost, st.integers(0, 10**13), st.integers(0, 10**6))
-margins = st.sampled_from([0, 1, 333, 5_000, 10_000])
+# Of whole micro-credits as well, and of more than a float can count: there it would show if one were used.
+costs = st.builds(
+    Cost,
+    st.integers(0, 10**13) | st.integers(0, 1_000).map(lambda tens: tens * 100_000) | st.integers(0, 10**19),
+    amounts,
+)
+margins = st.sampled_from([0, 1, 333, 1_000, 1_000, 5_000, 10_000])
 
 
 def held(amount: int, margin: int = 5_000) -> Hold:
     return Hold(job(1), USERS[0], amount, margin, NOW.date(), ())
 
 
-@given(st.integers(1, 10**10), costs, margins)
+@given(st.integers(1, 10**16), costs, margins)
 def test_the_house_and_the_tenant_get_theirs_to_the_fraction(amount: int, cost: Cost, margin: int) -> None:
     settlement = settle(held(amount, margin), cost)
     moved = {place: settlement.movement.postings.get(place, 0) for place in LedgerAccount}
@@ -51,6 +56,11 @@ def test_500_tokens_at_a_hundredth_of_a_cent_for_a_thousand_and_half_as_much_aga
         LedgerAccount.REVENUE: 2_500,
         LedgerAccount.PROVIDER_COST: 5_000,
     }
+
+
+def test_what_needs_no_rounding_is_not_rounded() -> None:
+    """In floats, 10 and a tenth of it are a little more than 11."""
+    assert [settle(held(10**6, 1_000), Cost(tens * 100_000)).charged for tens in range(1, 8)] == [*range(11, 88, 11)]
 
 
 def test_what_a_charge_was_rounded_up_by_is_neither_revenue_nor_cost() -> None:
