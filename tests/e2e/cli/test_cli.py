@@ -162,9 +162,10 @@ def left_behind(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_the_demonstration_from_nothing_leaves_nothing(folder: Path) -> None:
     process = demonstration(folder)
-    told, errors = process.communicate(timeout=110)
+    told, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
     steps = {step["step"]: step for step in lines(told)}
     assert lines(told)[-1] == steps["done"]
