@@ -1,8 +1,9 @@
 """`CreateMemory`, every promise kept, against a bare echo: calls that one core of the server can carry.
 
-Both are measured by the processor time that the server's process spends per call, since the generator and PostgreSQL
-share the machine with it and would otherwise decide the figure. A spinning process of the lowest class keeps the
-processor awake, so that commits don't wait for it.
+Each call is paid for: a text costs a fee, so that what the job may cost is set aside in the transaction that stores it.
+Beside it the same is measured of calls that cost nothing. It is measured by the processor time that the server's
+process spends per call, since the generator and PostgreSQL share the machine with it and would otherwise decide the
+figure. A spinning process of the lowest class keeps the processor awake, so that commits don't wait for it.
 """
 
 from __future__ import annotations
@@ -17,18 +18,29 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Final
 
 import psutil
 
-from benchmarks.deployment import open_deployment, running, running_server
+from benchmarks.deployment import Deployment, add_account, open_deployment, running, running_server
 from benchmarks.report import Result, publish, table
+from memoro_core.billing.model import DEPLOYMENT, Cause, Grant, Price
+from memoro_core.billing.money import MAX_MICRO_CREDITS
 from memoro_core.embedded.ports import free_port
+from memoro_core.ids import GrantId, TenantId, new_id
+from memoro_core.llm.local import LocalEmbeddingProvider
+from memoro_core.llm.model import Operation
+from memoro_core.postgres.credit_store import PostgresCreditStore
+from memoro_core.postgres.database import open_database
+from memoro_core.postgres.price_store import PostgresPriceStore
 
 METHOD: Final = "/memoro.v1.MemoryService/CreateMemory"
 TARGET: Final = 0.5
+FEE: Final = 7_500
+"""What a text costs while calls are paid for, in micro-credits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +55,7 @@ class Round:
 
 
 async def main(rounds: int = 5, seconds: float = 3.0, concurrency: int = 64, profile: bool = False) -> Result:
-    """Interleaves bursts on the floor and on Memoro; the median of each."""
+    """Interleaves bursts on the floor, on Memoro, and on Memoro where nothing costs anything; the median of each."""
     floor_port = free_port()
     async with (
         open_deployment() as deployment,
@@ -51,26 +63,58 @@ async def main(rounds: int = 5, seconds: float = 3.0, concurrency: int = 64, pro
         running_server(deployment) as (server, endpoint),
         running("benchmarks.keep_awake"),
     ):
-        floor_endpoint, key = f"127.0.0.1:{floor_port}", deployment.api_key
+        payer = await add_account(deployment, "payer")
+        await _give(deployment, payer.tenant_id)
+        floor_endpoint, key = f"127.0.0.1:{floor_port}", payer.api_key
         for process, target in ((echo, floor_endpoint), (server, endpoint)):
             await _burst(process, target, key, 1.0, concurrency)
         floors: list[Round] = []
-        adds: list[Round] = []
-        for _ in range(rounds):
+        paid: list[Round] = []
+        free: list[Round] = []
+        for number in range(rounds):
             floors.append(await _burst(echo, floor_endpoint, key, seconds, concurrency))
-            adds.append(await _burst(server, endpoint, key, seconds, concurrency))
+            for kind in (free, paid) if number % 2 else (paid, free):
+                await _set_fee(deployment, FEE if kind is paid else 0)
+                kind.append(await _burst(server, endpoint, key, seconds, concurrency))
+        await _set_fee(deployment, FEE)
         if profile:
             await _profile(server, endpoint, key, concurrency)
+        await _check(deployment, payer.tenant_id, paid)
 
     print(
         table(
             "CreateMemory against a bare echo",
             ("", "calls", "calls/s", "calls per core second", "p50 ms", "p99 ms"),
-            [_row("echo", floors), _row("CreateMemory", adds)],
+            [_row("echo", floors), _row("CreateMemory", paid), _row("at no cost", free)],
         )
     )
-    value, floor = (median(one.per_core_second for one in kind) for kind in (adds, floors))
+    value, floor = (median(one.per_core_second for one in kind) for kind in (paid, floors))
     return Result("add", value, floor, value / floor, TARGET, value / floor >= TARGET)
+
+
+async def _give(deployment: Deployment, tenant_id: TenantId) -> None:
+    now = datetime.now(UTC)
+    grant = Grant(GrantId(new_id()), MAX_MICRO_CREDITS, MAX_MICRO_CREDITS, 0, None, "", now)
+    async with open_database(deployment.settings) as database:
+        await PostgresCreditStore(database).add_credits(tenant_id, grant, Cause(), None, now=now)
+
+
+async def _set_fee(deployment: Deployment, fee: int) -> None:
+    """What a text costs from now on, once the server knows."""
+    now, model = datetime.now(UTC), LocalEmbeddingProvider().model
+    price = Price(model.provider, model.name, Operation.EMBED, 0, 0, fee, now)
+    async with open_database(deployment.settings) as database:
+        await PostgresPriceStore(database).set_price(DEPLOYMENT, price, idempotency=None, now=now)
+    await asyncio.sleep(2 * deployment.settings.price_refresh)
+
+
+async def _check(deployment: Deployment, tenant_id: TenantId, paid: Sequence[Round]) -> None:
+    """Makes sure that what was measured has kept its promise: a hold for each call, of its fee."""
+    async with open_database(deployment.settings) as database:
+        account = (await PostgresCreditStore(database).balance(tenant_id)).account
+    calls = sum(one.calls for one in paid)
+    if account.held < calls * FEE:
+        raise RuntimeError(f"{calls} calls were to be paid, and {account.held // FEE} were held for")
 
 
 def _row(name: str, rounds: Sequence[Round]) -> tuple[str, ...]:

@@ -48,6 +48,8 @@ class _StampedTail:
     def __init__(self, publish: Publish, redis: RedisClient) -> None:
         self._publish = publish
         self._redis = redis
+        self._unsent: list[tuple[bytes, bytes]] = []
+        self._sending: asyncio.Task[None] | None = None
         self.floor_bytes = 0
         self.published: list[tuple[str, int, int]] = []
 
@@ -57,9 +59,22 @@ class _StampedTail:
         if not self.floor_bytes:
             await self._publish(tenant_id, job_id, events)
             return
+        # As events are published: the worker does not wait, and what gathers meanwhile goes out together. Else the
+        # floor's bursts, of jobs that begin at once, would be spread out, each entry stamped when the one before is in.
         for event in events:
             message = event.seq.to_bytes(SEQUENCE_BYTES, "big").ljust(self.floor_bytes, b"\0")
-            await self._redis.xadd(STREAM, {b"name": str(job_id).encode(), b"message": message}, maxlen=10_000)
+            self._unsent.append((str(job_id).encode(), message))
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send())
+
+    async def _send(self) -> None:
+        while self._unsent:
+            batch, self._unsent = self._unsent, []
+            pipeline = self._redis.pipeline(transaction=False)
+            for name, message in batch:
+                pipeline.xadd(STREAM, {b"name": name, b"message": message}, maxlen=10_000)
+            await pipeline.execute()
+        self._sending = None
 
 
 @dataclass(slots=True)

@@ -98,13 +98,13 @@ class Watchers:
         accounts: Sequence[Account],
         clients: Sequence[AsyncClient],
         channels: Sequence[grpc.aio.Channel],
-        floor: grpc.aio.Channel,
+        floor_channels: Sequence[grpc.aio.Channel],
     ) -> None:
         self._source = source
         self._accounts = accounts
         self._clients = clients
         self._channels = channels
-        self._floor = floor
+        self._floor_channels = floor_channels
         self.message_bytes = 200
         """Size of the floor's messages."""
 
@@ -174,7 +174,7 @@ class Watchers:
         channel = self._channels[number]
         match way:
             case Way.FLOOR:
-                floor: Any = self._floor.unary_stream(event_floor.METHOD)
+                floor: Any = self._floor_channels[number].unary_stream(event_floor.METHOD)
                 return [_Stream(partial(floor, job.encode()), job, lambda _: True) for job in jobs]
             case Way.WATCH_JOB:
                 watch_job: Any = channel.unary_stream("/memoro.v1.JobsService/WatchJob")
@@ -194,15 +194,15 @@ class Watchers:
 async def open_watchers(
     deployment: Deployment, accounts: Sequence[Account], endpoint: str, floor_endpoint: str
 ) -> AsyncIterator[Watchers]:
-    """A worker that reports, and clients with a connection for each tenant."""
+    """A worker that reports, and clients with a connection for each tenant, to the floor as well."""
     async with AsyncExitStack() as stack:
         source = await stack.enter_async_context(_running_source(deployment))
-        clients, channels = [], []
+        clients, channels, floor_channels = [], [], []
         for account in accounts:
             clients.append(await stack.enter_async_context(AsyncClient(endpoint, api_key=account.api_key)))
             channels.append(await stack.enter_async_context(grpc.aio.insecure_channel(endpoint)))
-        floor = await stack.enter_async_context(grpc.aio.insecure_channel(floor_endpoint))
-        yield Watchers(source, accounts, clients, channels, floor)
+            floor_channels.append(await stack.enter_async_context(grpc.aio.insecure_channel(floor_endpoint)))
+        yield Watchers(source, accounts, clients, channels, floor_channels)
 
 
 @asynccontextmanager

@@ -142,10 +142,10 @@ class AsyncBilling:
             request,
             rows_of,
             convert_billing.usage_row,
-            limit=limit,
+            limit=_at_least_one(limit),
             timeout=timeout,
         )
-        return Usage(rows=tuple([row async for row in rows]), charged=charged)
+        return Usage(rows=tuple([row async for row in rows][:limit]), charged=charged)
 
     async def estimate(self, text: str, *, timeout: float | None = None) -> Estimate:
         """The most that `memories.create` of a text may cost. Raises PriceUnknown."""
@@ -189,13 +189,18 @@ class AsyncBilling:
             billing_service_pb2.ListPricesRequest(provider=provider, model=model, all_times=all_times),
             prices_of,
             convert_billing.price,
-            limit=limit,
+            limit=_at_least_one(limit),
             timeout=timeout,
         )
-        return PriceList(prices=tuple([price async for price in prices]), margin_basis_points=margin)
+        return PriceList(prices=tuple([price async for price in prices][:limit]), margin_basis_points=margin)
 
     async def _estimate(self, request: billing_service_pb2.EstimateCostRequest, timeout: float | None) -> Estimate:
         return convert_billing.estimate(await self._transport.unary(methods.ESTIMATE_COST, request, timeout))
+
+
+def _at_least_one(limit: int | None) -> int | None:
+    # What goes with every page is wanted also by a caller that wants no rows.
+    return 1 if limit == 0 else limit
 
 
 def _iso(day: date | None) -> str:

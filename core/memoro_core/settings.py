@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 from pydantic import (
     AfterValidator,
     AliasChoices,
+    BeforeValidator,
     Field,
     PostgresDsn,
     SecretStr,
@@ -18,7 +19,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_core import from_json
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from memoro_core.alerts.model import Severity
 from memoro_core.jobs.cron import Cron, time_zone_of
@@ -42,6 +44,13 @@ def _email_address(text: str) -> str:
     if not (address.username and address.domain) or not text.isprintable():
         raise ValueError("must be an address like ops@example.com, without a name")
     return text
+
+
+def _listed(value: object) -> object:
+    """The parts of a text with commas, or of a JSON array."""
+    if not isinstance(value, str):
+        return value
+    return from_json(value) if value.startswith("[") else [part.strip() for part in value.split(",") if part.strip()]
 
 
 EmailAddress = Annotated[str, AfterValidator(_email_address)]
@@ -136,8 +145,8 @@ class Settings(BaseSettings):
     webhook_retention: float = Field(default=7 * 86_400.0, ge=86_400)
     """How long deliveries that ended are kept."""
 
-    alert_channels: tuple[Literal["email", "slack"], ...] = ()
-    """Where alerts go besides the log, in this order, as JSON: ["email", "slack"]."""
+    alert_channels: Annotated[tuple[Literal["email", "slack"], ...], NoDecode, BeforeValidator(_listed)] = ()
+    """Where alerts go besides the log, in this order: email,slack."""
     alert_delivery: Literal["all", "fallback"] = "all"
     """Whether each channel gets an alert, or the first that takes it."""
     alert_interval: float = Field(default=1.0, gt=0)
@@ -149,8 +158,10 @@ class Settings(BaseSettings):
     alert_email_severity: Severity = Severity.INFO
     """The least urgent alerts that are sent by email."""
     alert_email_from: EmailAddress | None = None
-    alert_email_to: tuple[EmailAddress, ...] = Field(default=(), max_length=50)
-    """As JSON: ["ops@example.com"]."""
+    alert_email_to: Annotated[tuple[EmailAddress, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        default=(), max_length=50
+    )
+    """One or more, with commas between."""
     alert_smtp_host: str = ""
     alert_smtp_port: int | None = Field(default=None, ge=1, le=65535)
     """None: 587 with STARTTLS, 465 with TLS, 25 without."""

@@ -2,8 +2,8 @@
 
 In a test: `async with FakeOpenAI() as server`, then `server.base_url`; `server.script("embeddings", Fault(status=429))`
 says what the next requests get, one fault each, before the server is itself again; `server.requests` and
-`server.billed` tell what came and what was charged; `server.bill` has it in money, by prices of its own. While
-`server.open` is not set, requests wait for their answers.
+`server.billed` tell what came and what was charged; `server.bill` has it in money, by prices of its own;
+`server.tokens_of` counts the tokens of a text. While `server.open` is not set, requests wait for their answers.
 
 A request is billed once its answer is made, whether or not anybody is there to take it any more.
 
@@ -111,6 +111,7 @@ class FakeOpenAI:
         self.reject: str | None = None
         self.max_input_bytes: int | None = None
         self.answers: dict[str, str] = {}
+        self.tokens_of: Callable[[str], int] = count_tokens
         self.requests: list[Request] = []
         self.billed = 0
         self.bills: list[Billed] = []
@@ -221,9 +222,9 @@ class FakeOpenAI:
         too_long = self.max_input_bytes is not None and any(len(t.encode()) > self.max_input_bytes for t in texts)
         if too_long or "" in texts or (self.reject is not None and any(self.reject in text for text in texts)):
             return 400, {}, _error("invalid_input", f"one of these is bad: {texts}")
-        tokens = sum(count_tokens(text) for text in texts)
+        tokens = sum(self.tokens_of(text) for text in texts)
         self.billed += tokens
-        self.bills.append(Billed("embeddings", body["model"], {text: count_tokens(text) for text in texts}))
+        self.bills.append(Billed("embeddings", body["model"], {text: self.tokens_of(text) for text in texts}))
         vectors = fault.embeddings
         if vectors is None:
             vectors = [embed(text, body.get("dimensions", self.dimensions)) for text in texts]
@@ -238,7 +239,8 @@ class FakeOpenAI:
             data = json.loads(next(message["content"] for message in body["messages"] if message["role"] == "user"))
             content = next((answer for part, answer in self.answers.items() if part in data["text"]), None)
             content = content if content is not None else json.dumps(extract(data["text"]))
-        spent = count_tokens(prompt), count_tokens(content if isinstance(content, str) else json.dumps(content))
+        answered = content if isinstance(content, str) else json.dumps(content)
+        spent = self.tokens_of(prompt), self.tokens_of(answered)
         self.billed += sum(spent)
         asked = next((message["content"] for message in body["messages"] if message["role"] == "user"), prompt)
         self.bills.append(Billed("chat", body["model"], {asked: spent[0]}, spent[1]))

@@ -37,8 +37,9 @@ from memoro_core.postgres.memory_store import PostgresMemoryStore
 from memoro_core.tenancy.model import Principal, Scope, Tier, TierLimits
 from tests.support.deferrals import breakers_of
 from tests.support.domain import Domain, Hints
+from tests.support.enrichment import DirectionEmbedder
 from tests.support.job_world import SetClock
-from tests.support.providers import DirectionEmbedder, SetPrices
+from tests.support.pricing import FixedPrices
 
 ALICE: Final = UserId("alice")
 PLENTY: Final = 10**12
@@ -66,7 +67,7 @@ class Spending:
     deferrals: PostgresDeferralStore
     holds: CreditHolds
     memories: MemoryService
-    prices: SetPrices
+    prices: FixedPrices
     credits: PostgresCreditStore
     tail: NoTail
     principal: Principal
@@ -108,7 +109,7 @@ class Spending:
 
     async def accept(self, bound: int, user_id: UserId = ALICE, tenant_id: TenantId | None = None) -> Job:
         """A job that may cost so much, as a call that adds a text makes it. Raises INSUFFICIENT_CREDITS."""
-        self.prices.set(Operation.EMBED, 0, fee=bound)
+        self.prices.set(Operation.EMBED, fee=bound)
         accepted = await self.memories.create(tenant_id or self.domain.tenant, NewMemory(user_id, "I moved to Lyon."))
         assert accepted.job is not None
         assert accepted.job.cost_bound == bound
@@ -218,7 +219,7 @@ async def open_spending(domain: Domain) -> AsyncIterator[Spending]:
     holds = CreditHolds(calendar, margin_basis_points=0)
     deferrals = PostgresDeferralStore(database, holds, calendar)
     breakers = breakers_of(database, clock)
-    hints, prices = Hints(), SetPrices()
+    hints, prices = Hints(), FixedPrices()
     memories = MemoryService(
         PostgresMemoryStore(database, holds),
         domain.job_store,

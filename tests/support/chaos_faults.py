@@ -313,9 +313,9 @@ async def _set(deployment: Deployment, *statements: str) -> None:
 
 
 @asynccontextmanager
-async def stalling_worker(deployment: Deployment, seconds: float) -> AsyncIterator[Process]:
+async def stalling_worker(deployment: Deployment, seconds: float, **settings: str) -> AsyncIterator[Process]:
     """One more worker, whose loop SIGUSR1 blocks for so many seconds."""
-    worker = await deployment.workers.start(STALLING_WORKER, STALL_SECONDS=str(seconds))
+    worker = await deployment.workers.start(STALLING_WORKER, STALL_SECONDS=str(seconds), **settings)
     await deployment.wait_for_workers()
     yield worker
     await deployment.workers.end(worker)

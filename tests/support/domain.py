@@ -6,18 +6,12 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC
 
-from memoro_core.billing.bounds import CostBounds
-from memoro_core.billing.calendar import Calendar
-from memoro_core.billing.guard import CostGuard
 from memoro_core.clock import SystemClock
 from memoro_core.ids import TenantId
 from memoro_core.jobs.model import Job, JobRef
 from memoro_core.memory.priority import PriorityRule
 from memoro_core.memory.service import MemoryService
-from memoro_core.postgres.call_store import PostgresCallStore
-from memoro_core.postgres.credit_holds import CreditHolds
 from memoro_core.postgres.database import Database, open_database
 from memoro_core.postgres.job_store import PostgresJobStore
 from memoro_core.postgres.lease_store import PostgresLeaseStore
@@ -29,7 +23,6 @@ from memoro_core.settings import Settings
 from memoro_core.tenancy.model import Tier
 from memoro_core.tenancy.service import TenancyService
 from tests.support.pricing import Money
-from tests.support.providers import DirectionEmbedder, ScriptedExtractor, SetPrices
 
 
 def fresh_name() -> str:
@@ -64,10 +57,6 @@ class Domain:
     tenancy_store: PostgresTenancyStore
     memories: MemoryService
     hinted: list[JobRef]
-    holds: CreditHolds
-    prices: SetPrices
-    """Of all that is asked of providers; nothing costs anything until a test says so."""
-    guard: CostGuard
     money: Money
 
     async def new_tenant(self) -> TenantId:
@@ -91,11 +80,8 @@ async def open_domain(settings: Settings) -> AsyncIterator[Domain]:
     """The domain on these settings' database."""
     async with open_database(settings) as database:
         hints = Hints()
-        calendar, margin = Calendar(UTC), settings.margin_basis_points
-        holds, prices = CreditHolds(calendar, margin_basis_points=margin), SetPrices()
-        calls = PostgresCallStore(database, holds, margin_basis_points=margin)
-        job_store, memory_store = PostgresJobStore(database, holds), PostgresMemoryStore(database, holds)
         money = Money(database)
+        job_store, memory_store = PostgresJobStore(database, money.holds), PostgresMemoryStore(database, money.holds)
         tenancy_store = PostgresTenancyStore(database)
         memories = MemoryService(
             memory_store,
@@ -103,7 +89,7 @@ async def open_domain(settings: Settings) -> AsyncIterator[Domain]:
             hints,
             hints,
             SystemClock(),
-            CostBounds(prices, DirectionEmbedder(), ScriptedExtractor(), margin_basis_points=margin),
+            money.bounds,
             priorities=PriorityRule(),
             max_attempts=settings.job_max_attempts,
         )
@@ -111,16 +97,13 @@ async def open_domain(settings: Settings) -> AsyncIterator[Domain]:
             await make_tenant(tenancy_store),
             database,
             job_store,
-            PostgresRunStore(database, holds),
+            PostgresRunStore(database, money.holds),
             PostgresLeaseStore(database),
             PostgresSchedulingStore(database),
             memory_store,
             tenancy_store,
             memories,
             hints.refs,
-            holds,
-            prices,
-            CostGuard(calls, prices, calendar, SystemClock()),
             money,
         )
         await memories.close()

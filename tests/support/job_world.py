@@ -6,11 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from memoro_core.billing.bounds import CostBounds
-from memoro_core.billing.calendar import Calendar
 from memoro_core.errors import MemoroError, Reason
 from memoro_core.ids import ConversationId, JobId, MemoryId, TenantId, UserId
 from memoro_core.jobs.model import (
@@ -31,7 +29,6 @@ from memoro_core.jobs.states import lost
 from memoro_core.memory.model import Accepted, MemoryPatch, MemoryStatus, NewConversation, NewMemory, NewMessage
 from memoro_core.memory.priority import PriorityRule
 from memoro_core.memory.service import MemoryService
-from memoro_core.postgres.credit_holds import CreditHolds
 from memoro_core.postgres.database import Database
 from memoro_core.postgres.deferral_store import PostgresDeferralStore
 from memoro_core.postgres.job_rows import event_of, job_of
@@ -49,7 +46,6 @@ from tests.support.deferrals import deferrals_of
 from tests.support.domain import Hints, fresh_name
 from tests.support.job_model import JobRecord, Memories
 from tests.support.pricing import Money
-from tests.support.providers import DirectionEmbedder, ScriptedExtractor, SetPrices
 
 MAX_ATTEMPTS: Final = 3
 RUN_LIMIT: Final = 40.0
@@ -240,28 +236,27 @@ async def open_job_world(database: Database, now: datetime) -> AsyncIterator[Job
     clock, hints, money = SetClock(now), Hints(), Money(database)
     tenants = TenancyService(PostgresTenancyStore(database), clock)
     tenant = await tenants.create_tenant(None, fresh_name(), "", Tier.FREE)
-    holds = CreditHolds(Calendar(UTC), margin_basis_points=0)
-    jobs = PostgresJobStore(database, holds)
+    jobs = PostgresJobStore(database, money.holds)
     world = JobWorld(
         tenant.id,
         clock,
         database,
         MemoryService(
-            PostgresMemoryStore(database, holds),
+            PostgresMemoryStore(database, money.holds),
             jobs,
             hints,
             hints,
             clock,
-            CostBounds(SetPrices(), DirectionEmbedder(), ScriptedExtractor(), margin_basis_points=0),
+            money.bounds,
             priorities=PriorityRule(),
             max_attempts=MAX_ATTEMPTS,
         ),
         jobs,
-        PostgresRunStore(database, holds),
+        PostgresRunStore(database, money.holds),
         PostgresLeaseStore(database),
         PostgresSchedulingStore(database),
         deferrals_of(database),
-        PostgresQueueStore(database, holds),
+        PostgresQueueStore(database, money.holds),
         PostgresRetryStore(database, money.holds, money.bounds),
     )
     try:

@@ -75,8 +75,10 @@ class Operations:
 def operations_of(domain: Domain, tail: EventTail) -> Operations:
     """The service over the domain's database."""
     database = domain.database
-    queues = PostgresQueueStore(database, domain.holds)
-    retries = PostgresRetryStore(database, domain.money.holds, domain.money.bounds)
+    queues, retries = (
+        PostgresQueueStore(database, domain.money.holds),
+        PostgresRetryStore(database, domain.money.holds, domain.money.bounds),
+    )
     deferrals = deferrals_of(database)
     service = OperationsService(
         queues,

@@ -9,10 +9,13 @@ from typing import Any
 from memoro_core.billing.bounds import CostBounds
 from memoro_core.billing.calendar import Calendar
 from memoro_core.billing.errors import price_unknown
+from memoro_core.billing.guard import CostGuard
 from memoro_core.billing.model import Cause, CreditAccount, Grant, Price
+from memoro_core.clock import SystemClock
 from memoro_core.ids import GrantId, TenantId, new_id
 from memoro_core.llm.local import LocalEmbeddingProvider, LocalExtractionProvider
 from memoro_core.llm.model import Operation
+from memoro_core.postgres.call_store import PostgresCallStore
 from memoro_core.postgres.credit_holds import CreditHolds
 from memoro_core.postgres.credit_store import PostgresCreditStore
 from memoro_core.postgres.database import Database
@@ -45,12 +48,15 @@ class Money:
     prices: FixedPrices = field(default_factory=FixedPrices)
     holds: CreditHolds = field(default_factory=lambda: CreditHolds(Calendar(UTC), margin_basis_points=MARGIN))
     bounds: CostBounds = field(init=False)
+    guard: CostGuard = field(init=False)
 
     def __post_init__(self) -> None:
         # Bounds need no weights: nothing is loaded, and nothing has to be closed.
         self.bounds = CostBounds(
             self.prices, LocalEmbeddingProvider(), LocalExtractionProvider(), margin_basis_points=MARGIN
         )
+        calls = PostgresCallStore(self.database, self.holds, margin_basis_points=MARGIN)
+        self.guard = CostGuard(calls, self.prices, Calendar(UTC), SystemClock())
 
     async def give(self, tenant_id: TenantId, amount: int) -> None:
         """Credits that never expire."""

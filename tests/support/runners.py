@@ -38,7 +38,7 @@ async def open_runner(
             tail,
             heart,
             dict.fromkeys(JobKind, handler),
-            domain.guard,
+            domain.money.guard,
             SystemClock(),
             RunPolicy(lease=lease, timeout=timeout, retry=RetryPolicy(0.05, 0.2)),
             worker_id=worker_id,

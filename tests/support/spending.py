@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from memoro_core.billing.model import Cause, EntryKind, Grant, HoldRequest, LedgerAccount
+from memoro_core.billing.model import EntryKind, HoldRequest, LedgerAccount
 from memoro_core.billing.money import charge
 from memoro_core.clock import SystemClock
-from memoro_core.ids import GrantId, JobId, UserId, new_id
+from memoro_core.ids import JobId, UserId
 from memoro_core.jobs.model import Job, JobRef
 from memoro_core.jobs.runner import JobRunner
 from memoro_core.llm.model import EmbeddingModel, Embeddings, Operation, Usage
@@ -23,15 +23,14 @@ from memoro_core.postgres.enrichment_store import PostgresEnrichmentStore
 from memoro_core.settings import Settings
 from tests.fakes.openai_server import FakeOpenAI
 from tests.support.domain import Domain
-from tests.support.enrichment import SilentTail
+from tests.support.enrichment import LOCAL, SilentTail
 from tests.support.jobs import job_of, now
-from tests.support.providers import LOCAL
+from tests.support.pricing import MARGIN
 from tests.support.runners import open_runner
 
 EMBEDDER, EXTRACTOR = "embedder", "extractor"
 PRICES = {EMBEDDER: (20_000, 0), EXTRACTOR: (150_000, 600_000)}
 """What the fake provider charges, in pico-dollars for a token in and one out, and what is known of it here."""
-MARGIN = 5_000
 PLENTY = 10_000_000
 TIMEOUT = 1.0
 """Seconds after which an answer is no longer waited for."""
@@ -70,29 +69,35 @@ class Spender:
 
     async def grant(self, amount: int) -> None:
         """Gives the tenant credits."""
-        given = Grant(GrantId(new_id()), amount, amount, 0, None, "", now())
-        await self.credits.add_credits(self.domain.tenant, given, Cause(), None, now=now())
+        await self.domain.money.give(self.domain.tenant, amount)
 
     async def job(self, *, text: str = "Ann moved to Lyon.", held: int = PLENTY) -> JobRef:
         """A job as a call leaves it, with so much set aside."""
-        free, self.domain.prices.prices = self.domain.prices.prices, {}
-        accepted = await self.domain.memories.create(self.domain.tenant, NewMemory(UserId("alice"), text))
-        self.domain.prices.prices = free
+        with self.gratis():
+            accepted = await self.domain.memories.create(self.domain.tenant, NewMemory(UserId("alice"), text))
         assert accepted.job is not None
         ref = JobRef(self.domain.tenant, accepted.job.id)
         if held:
             request = HoldRequest(ref.job_id, UserId("alice"), held)
             async with self.domain.database.tenant_tx(ref.tenant_id) as connection:
-                await self.domain.holds.hold_in(connection, ref.tenant_id, [request], now=now())
+                await self.domain.money.holds.hold_in(connection, ref.tenant_id, [request], now=now())
                 await connection.execute("UPDATE jobs SET cost_bound = $2 WHERE job_id = $1", ref.job_id, held)
         return ref
+
+    @contextmanager
+    def gratis(self) -> Iterator[None]:
+        """What is accepted within the block has nothing set aside for it."""
+        prices = self.domain.money.prices
+        set_before, prices.prices = prices.prices, dict.fromkeys(Operation, (0, 0, 0))
+        yield
+        prices.prices = set_before
 
     @asynccontextmanager
     async def runner(
         self, *, embedder: EmbeddingProvider | None = None, timeout: float = 30.0
     ) -> AsyncIterator[JobRunner]:
         """A runner of the tenant's jobs."""
-        store = PostgresEnrichmentStore(self.domain.database, self.domain.holds)
+        store = PostgresEnrichmentStore(self.domain.database, self.domain.money.holds)
         handler = EnrichmentHandler(store, embedder or self.embedder, self.extractor, SystemClock())
         async with open_runner(self.domain, self.settings, SilentTail(), handler, timeout=timeout) as runner:
             yield runner
@@ -153,8 +158,9 @@ async def open_spender(domain: Domain, settings: Settings) -> AsyncIterator[Spen
         )
         embedding = OpenAIEmbeddingProvider(endpoint, model=EMBEDDER, dimensions=LOCAL.dimensions)
         opened.push_async_callback(embedding.close)
-        domain.prices.set(Operation.EMBED, *PRICES[EMBEDDER])
-        domain.prices.set(Operation.EXTRACT, *PRICES[EXTRACTOR])
+        for operation, model in ((Operation.EMBED, EMBEDDER), (Operation.EXTRACT, EXTRACTOR)):
+            input_price, output_price = PRICES[model]
+            domain.money.prices.set(operation, input_price=input_price, output_price=output_price)
         extraction = OpenAIExtractionProvider(endpoint, model=EXTRACTOR)
         credits = PostgresCreditStore(domain.database)
         yield Spender(domain, server, credits, NamedLocal(embedding), extraction, settings)

@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from memoro.money import format_credits, format_decimal, format_dollars, parse_credits, parse_decimal
+from memoro.money import (
+    MICRO_CREDITS_PER_CREDIT,
+    format_credits,
+    format_decimal,
+    format_dollars,
+    parse_credits,
+    parse_decimal,
+)
 
 _PRICE_PLACES = 6
 
@@ -43,7 +50,8 @@ def dollars_of_price(micro_dollars: int) -> str:
 
 def in_words(micro_credits: int) -> str:
     """`12.5 credits ($0.125)`."""
-    return f"{format_credits(micro_credits)} credits ({format_dollars(micro_credits)})"
+    unit = "credit" if micro_credits == MICRO_CREDITS_PER_CREDIT else "credits"
+    return f"{format_credits(micro_credits)} {unit} ({format_dollars(micro_credits)})"
 
 
 def change(micro_credits: int) -> str:

@@ -14,7 +14,7 @@ from memoro.errors import InsufficientCredits, PermissionDenied
 from memoro.sync_client import Client, JobHandle
 from memoro.types import Estimate
 
-CREDITS = 1_000_000
+CREDITS = 100_000_000
 FEE = 1_000
 _TOKEN_PRICES = {AiOperation.EMBED: (20_000, 0), AiOperation.EXTRACT: (150_000, 600_000)}
 """In micro-dollars for a million tokens, as a provider may charge."""
@@ -44,7 +44,7 @@ class Paying:
         prices = [one for one in listed.prices if (one.provider, one.model, one.operation) in used]
         self._output.json_line({"step": "prices", "prices": prices, "estimate": estimate})
         if not self._output.as_json:
-            show_price_table(self._output, prices)
+            show_price_table(self._output, prices, brief=True)
             self._output.say(f"\nA text of {len(text)} characters costs at most {in_words(estimate.amount)}.")
         if self._operator is None:
             return []
@@ -57,9 +57,8 @@ class Paying:
         balance = self._client.billing.balance()
         self._output.json_line({"step": "held", "balance": balance})
         if not self._output.as_json:
-            self._output.say("While the job waits, the most that it may cost is set aside:\n")
-            show_balance(self._output, balance)
-            self._output.say()
+            held, available = in_words(balance.held), in_words(balance.available)
+            self._output.say(f"While the job waits, {held} are held for it, and {available} are available.\n")
         self._operator.admin.resume_queue()
         bound = job.latest.cost_bound if job.latest else 0
         return [] if 0 < bound == balance.held else [f"{in_words(bound)} held, but {in_words(balance.held)}"]
@@ -68,7 +67,7 @@ class Paying:
         """Shows what was taken for the job that has ended, and checks it."""
         if self._operator is None:
             return []
-        entries = list(self._client.billing.ledger(job_id=job.id))
+        entries = list(self._client.billing.ledger())
         balance = self._client.billing.balance()
         proof = self._operator.admin.verify_ledger(balance.tenant_id)
         charged = job.latest.usage.charged if job.latest else 0
@@ -76,14 +75,14 @@ class Paying:
             {"step": "settled", "charged": charged, "ledger": entries, "balance": balance, "verified": proof}
         )
         if not self._output.as_json:
-            show_ledger(self._output, entries)
-            self._output.say(f"\nThe job has cost {in_words(charged)}; the rest was given back.")
+            self._output.say(f"\nIt has cost {in_words(charged)}; the rest was given back. The ledger, newest first:\n")
+            show_ledger(self._output, entries, brief=True)
         missing = []
         if not 0 < charged == balance.spent:
             missing.append(f"a charge: the job says {in_words(charged)}, the balance {in_words(balance.spent)}")
         if balance.held or balance.available != balance.granted - charged:
             missing.append("the rest of what was set aside")
-        if not proof.valid:
+        if not (proof.valid and proof.complete):
             missing.append(f"a sound ledger: {proof.problem}")
         return missing
 
@@ -121,7 +120,7 @@ class Paying:
             self._client.memories.create(user_id=self._user, text=text)
         except InsufficientCredits as error:
             self._output.json_line({"step": "refused", "need": error.need, "have": error.have})
-            self._output.say(f"Without credits it is refused: {escape(describe(error))}")
+            self._output.say(f"\nWithout credits it is refused: {escape(describe(error))}")
             return []
         return ["a refusal of what can't be paid"]
 
@@ -129,5 +128,5 @@ class Paying:
         tenant_id = self._client.billing.balance().tenant_id
         added = operator.billing.add_credits(tenant_id, CREDITS, note="for the demonstration")
         self._output.json_line({"step": "credits", "added": added})
-        self._output.say(f"So an operator gives {in_words(added.grant.amount)}.")
+        self._output.say(f"\nSo an operator gives {in_words(added.grant.amount)}.")
         return [] if added.balance.available == CREDITS else [f"{in_words(CREDITS)} after they were given"]

@@ -13,7 +13,8 @@ from memoro.cli.conversation import read_conversation
 from memoro.cli.jobs import follow
 from memoro.cli.options import choices, json_object, moment
 from memoro.cli.session import Session, connected
-from memoro.enums import Priority, ProcessingMode
+from memoro.cli.standing import standing
+from memoro.enums import JobState, Priority, ProcessingMode
 from memoro.sync_client import JobHandle
 from memoro.types import ConversationHandle, MemoryFilter, MemoryHandle
 
@@ -76,6 +77,8 @@ def add(
     session.output.say(escape(f"stored {what}, job {handle.job.id}"))
     if wait or sync:
         follow(session, handle.job, quiet=session.output.as_json)
+    elif handle.job.latest is not None and handle.job.latest.state is JobState.DEFERRED:
+        session.output.say(escape(standing(handle.job.latest)))
     stored = {"memory": handle.memory} if isinstance(handle, MemoryHandle) else {"memories": handle.memories}
     session.output.json_line({**stored, "job": handle.job.latest})
 

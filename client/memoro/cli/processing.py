@@ -96,7 +96,7 @@ def requeue(
     )
     told = f"requeued {result.requeued} jobs"
     if result.skipped:
-        told += f"; {result.skipped} have nothing left to do"
+        told += f"; {result.skipped} have nothing left to do, or too few credits"
     session.output.record(result, told + _more(result.more))
 
 

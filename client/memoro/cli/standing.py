@@ -49,6 +49,8 @@ def change_of(update: JobUpdate) -> str:
         text += " in part"
     if update.error is not None:
         text += f" after attempt {update.attempt}: {_words(update.error)}"
+    if update.state.ended and update.usage is not None and update.usage.charged:
+        text += f"; {format_credits(update.usage.charged)} credits"
     if update.state in {JobState.QUEUED, JobState.DEFERRED} and update.run_time is not None:
         text += f"; runs {when(update.run_time)}"
     return text

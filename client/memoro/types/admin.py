@@ -115,7 +115,7 @@ class RequeueResult:
 
     requeued: int
     skipped: int
-    """Fitted, but nothing of their work is left to do."""
+    """Fitted, but nothing of their work is left to do, or the tenant has too few credits."""
     more: bool
     """More jobs fit than the limit allowed."""
 

@@ -181,19 +181,21 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. The tenant has fewer credits available than the request may cost at most; nothing was stored. Also the
     reason of a failed job that needed more than was set aside for it. `PreconditionFailure` has what is needed and what there is,
     in micro-credits.
-    Example: `{code: 9, message: "needs 7500 micro-credits, has 1200: add credits", details: [ErrorInfo{reason:
-    "INSUFFICIENT_CREDITS", domain: "memoro", metadata: {"need": "7500", "have": "1200"}}, PreconditionFailure{violations: [{type:
-    "CREDITS", subject: "0199…", description: "needs 7500 micro-credits, has 1200"}]}]}`.
+    Example: `{code: 9, message: "it may cost 7500 micro-credits, and 1200 are available: add credits", details:
+    [ErrorInfo{reason: "INSUFFICIENT_CREDITS", domain: "memoro", metadata: {"tenant_id": "0199…", "need": "7500", "have":
+    "1200"}}, PreconditionFailure{violations: [{type: "CREDITS", subject: "0199…", description: "needs 7500 micro-credits, has
+    1200"}]}]}`.
     """
     ERROR_REASON_PRICE_UNKNOWN: _ErrorReason.ValueType  # 33
     """FAILED_PRECONDITION. What an operation of a model costs is not known, so that it can't be paid for: an operator sets prices.
-    Example: `{code: 9, message: "no price for embed with openai/my-model: an operator must set one", details: [ErrorInfo{reason:
-    "PRICE_UNKNOWN", domain: "memoro", metadata: {"provider": "openai", "model": "my-model", "operation": "embed"}}]}`.
+    Example: `{code: 9, message: "embed by my-model of openai has no price at 2026-01-31T12:00:00+00:00: an operator has to set
+    one", details: [ErrorInfo{reason: "PRICE_UNKNOWN", domain: "memoro", metadata: {"provider": "openai", "model": "my-model",
+    "operation": "embed"}}]}`.
     """
     ERROR_REASON_BUDGET_NOT_FOUND: _ErrorReason.ValueType  # 34
     """NOT_FOUND. There is no such budget: none is set for this scope.
-    Example: `{code: 5, message: "no daily budget for this tenant", details: [ErrorInfo{reason: "BUDGET_NOT_FOUND", domain:
-    "memoro"}]}`.
+    Example: `{code: 5, message: "there is no such daily budget: set one first", details: [ErrorInfo{reason: "BUDGET_NOT_FOUND",
+    domain: "memoro", metadata: {"scope": "TENANT", "tenant_id": "0199…", "user_id": ""}}]}`.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -360,18 +362,20 @@ ERROR_REASON_INSUFFICIENT_CREDITS: ErrorReason.ValueType  # 32
 """FAILED_PRECONDITION. The tenant has fewer credits available than the request may cost at most; nothing was stored. Also the
 reason of a failed job that needed more than was set aside for it. `PreconditionFailure` has what is needed and what there is,
 in micro-credits.
-Example: `{code: 9, message: "needs 7500 micro-credits, has 1200: add credits", details: [ErrorInfo{reason:
-"INSUFFICIENT_CREDITS", domain: "memoro", metadata: {"need": "7500", "have": "1200"}}, PreconditionFailure{violations: [{type:
-"CREDITS", subject: "0199…", description: "needs 7500 micro-credits, has 1200"}]}]}`.
+Example: `{code: 9, message: "it may cost 7500 micro-credits, and 1200 are available: add credits", details:
+[ErrorInfo{reason: "INSUFFICIENT_CREDITS", domain: "memoro", metadata: {"tenant_id": "0199…", "need": "7500", "have":
+"1200"}}, PreconditionFailure{violations: [{type: "CREDITS", subject: "0199…", description: "needs 7500 micro-credits, has
+1200"}]}]}`.
 """
 ERROR_REASON_PRICE_UNKNOWN: ErrorReason.ValueType  # 33
 """FAILED_PRECONDITION. What an operation of a model costs is not known, so that it can't be paid for: an operator sets prices.
-Example: `{code: 9, message: "no price for embed with openai/my-model: an operator must set one", details: [ErrorInfo{reason:
-"PRICE_UNKNOWN", domain: "memoro", metadata: {"provider": "openai", "model": "my-model", "operation": "embed"}}]}`.
+Example: `{code: 9, message: "embed by my-model of openai has no price at 2026-01-31T12:00:00+00:00: an operator has to set
+one", details: [ErrorInfo{reason: "PRICE_UNKNOWN", domain: "memoro", metadata: {"provider": "openai", "model": "my-model",
+"operation": "embed"}}]}`.
 """
 ERROR_REASON_BUDGET_NOT_FOUND: ErrorReason.ValueType  # 34
 """NOT_FOUND. There is no such budget: none is set for this scope.
-Example: `{code: 5, message: "no daily budget for this tenant", details: [ErrorInfo{reason: "BUDGET_NOT_FOUND", domain:
-"memoro"}]}`.
+Example: `{code: 5, message: "there is no such daily budget: set one first", details: [ErrorInfo{reason: "BUDGET_NOT_FOUND",
+domain: "memoro", metadata: {"scope": "TENANT", "tenant_id": "0199…", "user_id": ""}}]}`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -31,7 +31,7 @@ class AlertStore(Protocol):
         ...
 
     async def claim(self, *, limit: int, now: datetime, lease_until: datetime) -> Sequence[AlertClaim]:
-        """Takes alerts that are due, critical ones first, at most `limit`; nobody else gets them until then."""
+        """Takes alerts that are due for itself until `lease_until`: critical ones first, at most `limit`."""
         ...
 
     async def took(self, alert_id: AlertId, channel: str) -> None:

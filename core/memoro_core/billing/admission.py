@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -11,7 +11,6 @@ from memoro_core.billing import budgets
 from memoro_core.billing.ledger import Movement
 from memoro_core.billing.model import (
     BudgetDay,
-    BudgetKey,
     BudgetScope,
     Cause,
     DeferralReason,
@@ -31,10 +30,11 @@ _ORDER: Final = tuple(BudgetScope)
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What was decided: a verdict per request, what is held now, and the budgets, changed or not."""
+    """What was decided: a verdict per request, what is to be held, what is not, and the budgets, changed or not."""
 
     verdicts: Sequence[HoldVerdict]
     admitted: Sequence[HoldRequest]
+    turned_away: Sequence[JobId]
     days: Sequence[BudgetDay]
 
 
@@ -55,6 +55,7 @@ def admit(
     book = _Book(days, now)
     verdicts: list[HoldVerdict] = []
     admitted: list[HoldRequest] = []
+    turned_away: list[JobId] = []
     decided: dict[JobId, HoldVerdict] = dict.fromkeys(known, _HELD)
     for request in requests:
         bound = request.bound
@@ -70,9 +71,11 @@ def admit(
                 verdict = _HELD
                 available -= bound
                 admitted.append(request)
+            if verdict is not _HELD:
+                turned_away.append(request.job_id)
             decided[request.job_id] = verdict
         verdicts.append(verdict)
-    return Admission(verdicts, admitted, book.days)
+    return Admission(verdicts, admitted, turned_away, book.days)
 
 
 def hold(request: HoldRequest) -> Movement:
@@ -84,30 +87,49 @@ def hold(request: HoldRequest) -> Movement:
     )
 
 
+class _Tally:
+    """One budget while jobs are decided over: what it has room for, and what was taken of that."""
+
+    __slots__ = ("day", "room", "taken")
+
+    def __init__(self, day: BudgetDay) -> None:
+        self.begin(day)
+
+    def begin(self, day: BudgetDay) -> None:
+        self.day = day
+        self.taken = 0
+        self.room = budgets.room(day)
+
+    def written(self) -> BudgetDay:
+        return budgets.reserve(self.day, self.taken) if self.taken else self.day
+
+    def refuse(self, bound: int, now: datetime) -> None:
+        self.begin(budgets.refuse(self.written(), bound, now))
+
+
 class _Book:
     """The budgets while jobs are decided over."""
 
     def __init__(self, days: Iterable[BudgetDay], now: datetime) -> None:
         self._now = now
-        self._days: dict[BudgetKey, BudgetDay] = {day.key: day for day in days}
-        ordered = sorted(self._days, key=lambda key: _ORDER.index(key.scope))
-        self._common = [key for key in ordered if key.user_id is None]
-        self._users: Mapping[UserId, BudgetKey] = {key.user_id: key for key in ordered if key.user_id is not None}
+        self._tallies = [_Tally(day) for day in sorted(days, key=lambda day: _ORDER.index(day.key.scope))]
+        self._common = [tally for tally in self._tallies if tally.day.key.user_id is None]
+        self._users = {tally.day.key.user_id: tally for tally in self._tallies if tally not in self._common}
 
     @property
     def days(self) -> Sequence[BudgetDay]:
-        return list(self._days.values())
+        return [tally.written() for tally in self._tallies]
 
     def reserve(self, user_id: UserId, bound: int) -> DeferralReason | None:
         """Sets so much aside in all budgets of a user's job, or in none: then whose is used up."""
-        if not self._days:
-            return None
-        keys = [*self._common, self._users[user_id]] if user_id in self._users else self._common
-        blocking = [key for key in keys if not budgets.lets_through(self._days[key], bound)]
-        for key in blocking:
-            self._days[key] = budgets.refuse(self._days[key], bound, self._now)
+        own = self._users.get(user_id)
+        tallies = self._common if own is None else [*self._common, own]
+        blocking = [tally for tally in tallies if bound > tally.room]
         if blocking:
-            return DeferralReason(blocking[0].scope)
-        for key in keys:
-            self._days[key] = budgets.reserve(self._days[key], bound)
+            for tally in blocking:
+                tally.refuse(bound, self._now)
+            return DeferralReason(blocking[0].day.key.scope)
+        for tally in tallies:
+            tally.room -= bound
+            tally.taken += bound
         return None

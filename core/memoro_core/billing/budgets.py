@@ -13,17 +13,17 @@ THRESHOLDS: Final = (50, 75, 100)
 """Of which shares of a budget people are told, in percent, each once a day."""
 
 
-def lets_through(day: BudgetDay, bound: int) -> bool:
-    """Whether a new job is let through: if it fits, and the breaker is not open.
-
-    A job larger than the budget of a whole day opens the breaker, but stands in the way of none that fits: it could
-    wait for ever, and all others with it.
-    """
-    return day.committed + bound <= day.ceiling and not is_shut(day)
+def room(day: BudgetDay) -> int:
+    """The largest job that is let through: one that fits; none, which is -1, while the breaker is shut."""
+    return -1 if is_shut(day) else day.ceiling - day.committed
 
 
 def is_shut(day: BudgetDay) -> bool:
-    """Whether new jobs are put off without a look at what they need."""
+    """Whether new jobs are put off without a look at what they need.
+
+    A job larger than the budget of a whole day opens the breaker, but does not shut it: it could wait for ever, and all
+    others with it.
+    """
     return day.state is BreakerState.OPEN and day.needed <= day.ceiling
 
 
@@ -55,15 +55,10 @@ def tell(day: BudgetDay) -> tuple[BudgetDay, Sequence[int]]:
 
     That of 100 is also reached when the breaker opens.
     """
+    opened = day.state is BreakerState.OPEN
     reached = [
         percent
         for percent in THRESHOLDS
-        if percent > day.alerted
-        and ((day.committed and day.committed * 100 >= percent * day.ceiling) or (percent == 100 and is_open(day)))
+        if percent > day.alerted and ((opened and percent == 100) or 0 < day.committed * 100 >= percent * day.ceiling)
     ]
     return (dataclasses.replace(day, alerted=reached[-1]) if reached else day), reached
-
-
-def is_open(day: BudgetDay) -> bool:
-    """Whether the breaker is open, for whichever job."""
-    return day.state is BreakerState.OPEN

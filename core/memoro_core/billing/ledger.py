@@ -26,6 +26,8 @@ from memoro_core.ids import TenantId
 
 _FIXED: Final = struct.Struct(">16s2q9q2q?16s?16sHHH")
 _ACCOUNTS: Final = tuple(LedgerAccount)
+_NOTHING: Final = (0,) * len(_ACCOUNTS)
+_KINDS: Final = {kind: kind.encode() for kind in EntryKind}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _NOBODY: Final = bytes(16)
@@ -56,27 +58,26 @@ def post(
     tenant_id, created_at = account.tenant_id, _microseconds(now)
     seq, last_hash = account.last_seq, account.last_hash
     available, held = account.available, account.held
-    totals = dict.fromkeys(_ACCOUNTS, 0)
     entries: list[LedgerEntry] = []
+    moved: list[Sequence[int]] = []
     for movement in movements:
-        postings = movement.postings
-        if sum(postings.values()) != 0:
-            raise ValueError(f"a {movement.kind} must sum to zero: {dict(postings)}")
+        amounts = _amounts(movement.postings)
+        if sum(amounts) != 0:
+            raise ValueError(f"a {movement.kind} must sum to zero: {dict(movement.postings)}")
         seq += 1
-        available += postings.get(LedgerAccount.AVAILABLE, 0)
-        held += postings.get(LedgerAccount.HELD, 0)
+        available += amounts[0]
+        held += amounts[1]
         if available < 0 or held < 0:
-            raise ValueError(f"a {movement.kind} takes what is not there: {dict(postings)}")
-        for place, amount in postings.items():
-            totals[place] += amount
-        last_hash = _hash(
-            last_hash, tenant_id, seq, created_at, movement.kind, postings, available, held, movement.cause
-        )
+            raise ValueError(f"a {movement.kind} takes what is not there: {dict(movement.postings)}")
+        cause = movement.cause
+        last_hash = _hash(last_hash, tenant_id, seq, created_at, movement.kind, amounts, available, held, cause)
         entries.append(
-            LedgerEntry(tenant_id, seq, movement.kind, postings, available, held, movement.cause, now, last_hash)
+            LedgerEntry(tenant_id, seq, movement.kind, movement.postings, available, held, cause, now, last_hash)
         )
+        moved.append(amounts)
     if not entries:
         return account, ()
+    totals = dict(zip(_ACCOUNTS, map(sum, zip(*moved, strict=True)), strict=True))
     return _moved(account, totals, seq, last_hash), entries
 
 
@@ -101,7 +102,7 @@ def entry_hash(previous: bytes, entry: LedgerEntry) -> bytes:
         entry.seq,
         _microseconds(entry.created_at),
         entry.kind,
-        entry.postings,
+        _amounts(entry.postings),
         entry.available_after,
         entry.held_after,
         entry.cause,
@@ -145,33 +146,40 @@ def _moved(account: CreditAccount, postings: Mapping[LedgerAccount, int], seq: i
     )
 
 
+def _amounts(postings: Mapping[LedgerAccount, int]) -> Sequence[int]:
+    """One for each account."""
+    return tuple(map(postings.get, _ACCOUNTS, _NOTHING))
+
+
 def _hash(
     previous: bytes,
     tenant_id: UUID,
     seq: int,
     created_at: int,
     kind: EntryKind,
-    postings: Mapping[LedgerAccount, int],
+    amounts: Sequence[int],
     available: int,
     held: int,
     cause: Cause,
 ) -> bytes:
-    texts = (kind.encode(), cause.request_id.encode(), cause.note.encode())
+    kind_text, request_id, note = _KINDS[kind], cause.request_id.encode(), cause.note.encode()
     job_id, actor = cause.job_id, cause.actor
     fixed = _FIXED.pack(
         tenant_id.bytes,
         seq,
         created_at,
-        *[postings.get(place, 0) for place in _ACCOUNTS],
+        *amounts,
         available,
         held,
         job_id is not None,
         job_id.bytes if job_id is not None else _NOBODY,
         actor is not None,
         actor.bytes if actor is not None else _NOBODY,
-        *map(len, texts),
+        len(kind_text),
+        len(request_id),
+        len(note),
     )
-    return sha256(b"".join((previous, fixed, *texts))).digest()
+    return sha256(previous + fixed + kind_text + request_id + note).digest()
 
 
 def _microseconds(moment: datetime) -> int:

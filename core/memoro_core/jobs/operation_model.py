@@ -90,7 +90,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Requeued:
-    """How many jobs were retried, how many had no work left to do, and whether more fit."""
+    """How many jobs were retried, how many had no work left to do or could not be paid, and whether more fit."""
 
     requeued: int
     skipped: int

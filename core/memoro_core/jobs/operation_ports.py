@@ -18,7 +18,7 @@ from memoro_core.tenancy.model import Tier
 
 @dataclass(frozen=True, slots=True)
 class RetriedBatch:
-    """The first events of the new jobs, and how many of the old ones had no work left to do."""
+    """The first events of the new jobs, and how many of the old ones had no work left, or could not be paid."""
 
     made: Sequence[tuple[JobRef, JobEvent]]
     skipped: int
@@ -32,14 +32,17 @@ class RetryStore(Protocol):
     ) -> tuple[Job, JobEvent] | JobId:
         """The new job and its first event; of a request that came before, the id of the job that it made then.
 
-        Raises JOB_NOT_FOUND, JOB_NOT_RETRYABLE, REQUEST_ID_REUSED.
+        Raises JOB_NOT_FOUND, JOB_NOT_RETRYABLE, REQUEST_ID_REUSED, INSUFFICIENT_CREDITS, PRICE_UNKNOWN.
         """
         ...
 
     async def retry_all(
         self, tenant_id: TenantId, job_ids: Sequence[JobId], *, max_attempts: int, now: datetime
     ) -> RetriedBatch:
-        """Retries those of a tenant's FAILED and CANCELLED jobs that were not retried before, in one transaction."""
+        """Retries those of a tenant's FAILED and CANCELLED jobs that were not retried before, in one transaction.
+
+        What the tenant's credits do not suffice for is left as it is. Raises PRICE_UNKNOWN.
+        """
         ...
 
     async def not_retried(

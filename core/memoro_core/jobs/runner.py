@@ -13,6 +13,7 @@ import structlog
 from memoro_core.batching import Coalescer
 from memoro_core.clock import Clock
 from memoro_core.errors import Code, MemoroError, Reason
+from memoro_core.ids import TenantId
 from memoro_core.jobs.heart import Heart
 from memoro_core.jobs.model import (
     Claim,
@@ -86,7 +87,8 @@ class JobRunner:
         self._policy = policy
         self._worker_id = worker_id
         self._runs: dict[JobRef, Run] = {}
-        self._claims: Coalescer[None, JobRef, Claim | None] = Coalescer(self._claim_all, max_items=_CLAIM_BATCH)
+        # A tenant's claims wait for those that other workers make for it; nobody else's should wait with them.
+        self._claims: Coalescer[TenantId, JobRef, Claim | None] = Coalescer(self._claim_all, max_items=_CLAIM_BATCH)
         self._apart: set[asyncio.Task[JobState | None]] = set()
         self._stopping = asyncio.Event()
 
@@ -109,7 +111,7 @@ class JobRunner:
         """
         if self._stopping.is_set():
             return None
-        claim = await self._claims.submit(None, ref)
+        claim = await self._claims.submit(ref.tenant_id, ref)
         if claim is not None and self._stopping.is_set():
             await self._release([claim])
             claim = None
@@ -171,7 +173,7 @@ class JobRunner:
             await self._tail.publish(ref.tenant_id, ref.job_id, [event])
             _log.info("job_released", job_id=str(ref.job_id))
 
-    async def _claim_all(self, _: None, refs: Sequence[JobRef]) -> Sequence[Claim | None]:
+    async def _claim_all(self, _: TenantId, refs: Sequence[JobRef]) -> Sequence[Claim | None]:
         now = self._clock.now()
         claimed = await self._store.claim(
             refs,

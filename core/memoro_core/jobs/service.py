@@ -63,7 +63,7 @@ class JobsService:
         """A new job, with attempts of its own, for what a FAILED or CANCELLED one left unready.
 
         A request that came before gets the job that it made then, as it now is. Raises JOB_NOT_FOUND,
-        JOB_NOT_RETRYABLE, REQUEST_ID_REUSED.
+        JOB_NOT_RETRYABLE, REQUEST_ID_REUSED, INSUFFICIENT_CREDITS, PRICE_UNKNOWN.
         """
         # Workers are not told at once: the scheduler, which knows the caps of the tenant, does so when its turn comes.
         made = await self._retries.retry(

@@ -85,7 +85,7 @@ class CreditHolds:
             rows = await connection.fetch(
                 _SQL["hold"],
                 tenant_id,
-                list({request.job_id for request in paid}.difference(known)),
+                admission.turned_away,
                 after.available,
                 after.held,
                 after.is_low,

@@ -99,10 +99,10 @@ class Database:
                     if await connection.execute("COMMIT") != "COMMIT":
                         raise RuntimeError("a failed transaction can't be committed: let its exception pass")
                 except BaseException:
-                    # Of a connection that is lost nothing can be asked, and nothing is to be rolled back.
+                    # Asked in any case: while a statement is being cancelled, the connection does not know yet whether
+                    # that one began a transaction. One that is lost can't be asked, and has nothing to roll back.
                     with suppress(*_UNREACHABLE):
-                        if connection.is_in_transaction():
-                            await connection.execute("ROLLBACK")
+                        await connection.execute("ROLLBACK")
                     raise
         except MemoroError:
             raise

@@ -175,7 +175,7 @@ def test_the_demonstration_from_nothing_leaves_nothing(folder: Path) -> None:
     assert (steps["held"]["balance"]["held"], steps["held"]["balance"]["available"]) == (bound, given - bound)
     charged = steps["settled"]["charged"]
     assert 0 < charged <= bound
-    assert [entry["kind"] for entry in steps["settled"]["ledger"]] == ["SETTLEMENT", "HOLD"]
+    assert [entry["kind"] for entry in steps["settled"]["ledger"]] == ["SETTLEMENT", "HOLD", "GRANT"]
     assert steps["settled"]["balance"]["available"] == given - charged
     assert steps["settled"]["verified"]["valid"]
     assert steps["balance"]["balance"]["held"] == 0

@@ -44,7 +44,12 @@ async def test_a_tenant_and_its_key_from_first_to_last(deployment: Deployment) -
 
     make_key = pb.CreateApiKeyRequest(request_id="key", tenant_id=tenant.id, display_name="first")
     made = await operator.ask("AdminService/CreateApiKey", make_key)
-    assert list(made.api_key.scopes) == [admin_pb2.SCOPE_READ, admin_pb2.SCOPE_WRITE, admin_pb2.SCOPE_JOBS]
+    assert list(made.api_key.scopes) == [
+        admin_pb2.SCOPE_READ,
+        admin_pb2.SCOPE_WRITE,
+        admin_pb2.SCOPE_JOBS,
+        admin_pb2.SCOPE_BILLING,
+    ]
     again = await operator.ask("AdminService/CreateApiKey", make_key)
     assert (again.api_key.id, again.secret) == (made.api_key.id, "")
     caller = Caller(deployment.channel, TenantId(UUID(tenant.id)), made.secret)

@@ -9,15 +9,14 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from memoro.v1 import admin_pb2, billing_pb2, memory_pb2
 from memoro.v1 import admin_service_pb2 as pb
 from memoro.v1 import billing_service_pb2 as billing
 from memoro.v1 import memory_service_pb2 as memory
 from memoro_server.convert.scalars import from_time
-from tests.e2e.server.test_billing import NOBODY, PRICES, fields_of
-from tests.support.deployment import Caller, Deployment
+from tests.e2e.server.test_billing import NOBODY, PRICES
+from tests.support.deployment import LOADING, Caller, Deployment
 from tests.support.domain import fresh_name
 
 PRICE, BUDGET = "AdminService/SetPrice", "AdminService/SetBudget"
@@ -43,51 +42,6 @@ def budget(**fields: Any) -> pb.SetBudgetRequest:
 
 def reset(**fields: Any) -> pb.ResetCircuitBreakerRequest:
     return pb.ResetCircuitBreakerRequest(**{"scope": TENANT, "tenant_id": NOBODY, **fields})
-
-
-@pytest.mark.parametrize(
-    ("method", "request_", "field"),
-    [
-        (PRICE, price(provider=""), "provider"),
-        (PRICE, price(provider="Open AI"), "provider"),
-        (PRICE, price(model=""), "model"),
-        (PRICE, price(model="a b"), "model"),
-        (PRICE, price(operation=0), "operation"),
-        (PRICE, price(operation=99), "operation"),
-        (PRICE, price(input_price=-1), "input_price"),
-        (PRICE, price(output_price=10**10 + 1), "output_price"),
-        (PRICE, price(fee=-1), "fee"),
-        (PRICE, price(valid_from=Timestamp(seconds=1)), "valid_from"),
-        (PRICE, price(valid_from=Timestamp(nanos=-1)), "valid_from"),
-        (BUDGET, budget(scope=0), "scope"),
-        (BUDGET, budget(scope=99), "scope"),
-        (BUDGET, budget(tenant_id=""), "tenant_id"),
-        (BUDGET, budget(tenant_id="acme"), "tenant_id"),
-        (BUDGET, budget(scope=USER, tenant_id=""), "tenant_id"),
-        (BUDGET, budget(scope=DEPLOYMENT), "tenant_id"),
-        (BUDGET, budget(limit=-1), "limit"),
-        (BUDGET, budget(limit=10**15 + 1), "limit"),
-        (RESET, reset(scope=0), "scope"),
-        (RESET, reset(tenant_id=""), "tenant_id"),
-        (RESET, reset(user_id="ann"), "user_id"),
-        (RESET, reset(scope=USER), "user_id"),
-        (RESET, reset(scope=USER, user_id="a\0b"), "user_id"),
-        (RESET, reset(scope=DEPLOYMENT), "tenant_id"),
-        (BREAKERS, pb.GetCircuitBreakerRequest(tenant_id="acme"), "tenant_id"),
-        (COSTS, pb.GetAiCostsRequest(date="today"), "date"),
-        (COSTS, pb.GetAiCostsRequest(date="2026-02-30"), "date"),
-        (COSTS, pb.GetAiCostsRequest(date="9999-12-31"), "date"),
-        (COSTS, pb.GetAiCostsRequest(tenant_id="acme"), "tenant_id"),
-        (COSTS, pb.GetAiCostsRequest(recent=-1), "recent"),
-        (VERIFY, pb.VerifyLedgerRequest(), "tenant_id"),
-        (ALERT, pb.SendTestAlertRequest(severity=99), "severity"),  # type: ignore[arg-type]
-        (ALERT, pb.SendTestAlertRequest(message="a\nb"), "message"),
-        (ALERT, pb.SendTestAlertRequest(message="m" * 257), "message"),
-        (ALERT, pb.SendTestAlertRequest(request_id="a b"), "request_id"),
-    ],
-)
-async def test_a_bad_field_is_named(deployment: Deployment, method: str, request_: Message, field: str) -> None:
-    assert field in fields_of(await (await deployment.operator()).call(method, request_))
 
 
 @pytest.mark.parametrize(
@@ -125,8 +79,8 @@ async def test_a_price_is_set_once_and_the_past_is_never_changed(deployment: Dep
     assert list((await caller.ask(PRICES, now)).prices) == [made]
     always = billing.ListPricesRequest(model=model, all_times=True)
     assert list((await caller.ask(PRICES, always)).prices) == [later, made]
-    again = price(model=model, valid_from=tomorrow)
-    assert fields_of(await operator.call(PRICE, again)) == ["valid_from"]
+    again = await operator.call(PRICE, price(model=model, valid_from=tomorrow))
+    assert (again.info.reason, again.message.partition(":")[0]) == ("INVALID_FIELD", "valid_from")
 
 
 async def test_a_budget_is_set_told_reset_and_taken_away(deployment: Deployment) -> None:
@@ -173,6 +127,7 @@ async def test_a_days_costs_are_told_by_operation(deployment: Deployment) -> Non
         memory.CreateMemoryRequest(
             user_id="ann", text="Ann lives in Oslo.", processing_mode=memory_pb2.PROCESSING_MODE_SYNC
         ),
+        timeout=LOADING,
     )
     costs = await operator.ask(COSTS, pb.GetAiCostsRequest(tenant_id=tenant_id))
     assert (costs.date, costs.cost_nano_dollars) == (datetime.now(UTC).date().isoformat(), 0)
@@ -197,7 +152,7 @@ async def test_a_days_costs_are_told_by_operation(deployment: Deployment) -> Non
 async def test_a_ledger_is_checked(deployment: Deployment) -> None:
     operator, caller = await deployment.operator(), await deployment.caller()
     verify = pb.VerifyLedgerRequest(tenant_id=str(caller.tenant_id))
-    assert await operator.ask(VERIFY, verify) == pb.VerifyLedgerResponse(valid=True)
+    assert await operator.ask(VERIFY, verify) == pb.VerifyLedgerResponse(valid=True, complete=True)
     for amount in (1, 2, 3):
         add = billing.AddCreditsRequest(tenant_id=str(caller.tenant_id), amount=amount)
         await operator.ask("BillingService/AddCredits", add)

@@ -7,8 +7,8 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -24,19 +24,10 @@ from memoro_core.settings import Settings
 from tests.fakes.slack_server import Slack
 from tests.fakes.smtp_server import Mailbox
 from tests.support.alerts import clear_alerts, stored_alerts
+from tests.support.clocks import MovingClock
 from tests.support.domain import Domain
 
 USER, PASSWORD = "memoro", "sEcReTpAsSwOrD"
-
-
-@dataclass
-class MovingClock:
-    """The machine's clock, put forward at will."""
-
-    ahead: timedelta = field(default_factory=timedelta)
-
-    def now(self) -> datetime:
-        return datetime.now(UTC) + self.ahead
 
 
 @dataclass

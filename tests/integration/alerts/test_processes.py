@@ -39,7 +39,7 @@ async def open_deliverers(
 ) -> AsyncIterator[tuple[Processes, dict[str, str]]]:
     """No process yet, and the settings that each is to be started with."""
     changes = {
-        "MEMORO_ALERT_CHANNELS": '["email","slack"]',
+        "MEMORO_ALERT_CHANNELS": "email,slack",
         "MEMORO_ALERT_TIMEOUT": "2",
         "MEMORO_ALERT_INTERVAL": "0.05",
         "MEMORO_ALERT_SMTP_HOST": "127.0.0.1",
@@ -47,7 +47,7 @@ async def open_deliverers(
         "MEMORO_ALERT_SMTP_USER": USER,
         "MEMORO_ALERT_SMTP_PASSWORD": PASSWORD,
         "MEMORO_ALERT_EMAIL_FROM": "memoro@example.com",
-        "MEMORO_ALERT_EMAIL_TO": '["ops@example.com"]',
+        "MEMORO_ALERT_EMAIL_TO": "ops@example.com",
         "MEMORO_ALERT_SLACK_WEBHOOK_URL": slack.webhook_url,
         "MEMORO_LOG_LEVEL": "debug",
         "SSL_CERT_FILE": str(authority_file),

@@ -20,7 +20,8 @@ from memoro_core.settings import Settings
 from tests.fakes.openai_server import Fault
 from tests.support.domain import Domain
 from tests.support.jobs import claim, job_of, now, reap, until
-from tests.support.spending import EMBEDDER, MARGIN, PLENTY, Spender, open_spender
+from tests.support.pricing import MARGIN
+from tests.support.spending import EMBEDDER, PLENTY, Spender, open_spender
 
 ASKED = Usage("openai", EMBEDDER, Operation.EMBED, 1_000, items=2)
 MOST = 3_000
@@ -37,7 +38,7 @@ async def spender(domain: Domain, settings: Settings) -> AsyncIterator[Spender]:
 async def test_a_call_is_written_down_before_it_is_made_and_again_after(spender: Spender) -> None:
     ref = await spender.job()
     claimed = await claim(spender.domain.run_store, ref)
-    async with spender.domain.guard.call(claimed, ASKED, b"asked", lambda *_: None) as call:
+    async with spender.domain.money.guard.call(claimed, ASKED, b"asked", lambda *_: None) as call:
         assert await spender.calls(ref) == []
         await call.admit()
         await call.admit()
@@ -56,7 +57,7 @@ async def test_many_calls_at_once_are_numbered_and_covered_together(spender: Spe
     claims = [await claim(spender.domain.run_store, ref) for ref in refs]
 
     async def ask(claimed: Claim, number: int) -> None:
-        async with spender.domain.guard.call(claimed, ASKED, bytes([number]), lambda *_: None) as call:
+        async with spender.domain.money.guard.call(claimed, ASKED, bytes([number]), lambda *_: None) as call:
             await call.admit()
             call.used([ASKED])
 
@@ -73,7 +74,7 @@ async def test_many_calls_at_once_are_numbered_and_covered_together(spender: Spe
 async def test_the_hold_is_extended_by_what_is_missing_and_by_no_more(spender: Spender) -> None:
     ref = await spender.job(held=MOST - 1)
     claimed = await claim(spender.domain.run_store, ref)
-    async with spender.domain.guard.call(claimed, ASKED, b"asked", lambda *_: None) as call:
+    async with spender.domain.money.guard.call(claimed, ASKED, b"asked", lambda *_: None) as call:
         await call.admit()
         call.used([ASKED])
     assert await spender.entries(ref.job_id) == [
@@ -86,14 +87,14 @@ async def test_what_was_spent_before_counts_and_open_calls_count_at_their_most(s
     ref = await spender.job(held=MOST * 2)
     claimed = await claim(spender.domain.run_store, ref)
     with suppress(ZeroDivisionError):
-        async with spender.domain.guard.call(claimed, ASKED, b"lost", lambda *_: None) as call:
+        async with spender.domain.money.guard.call(claimed, ASKED, b"lost", lambda *_: None) as call:
             await call.admit()
             raise ZeroDivisionError
-    async with spender.domain.guard.call(claimed, ASKED, b"asked", lambda *_: None) as call:
+    async with spender.domain.money.guard.call(claimed, ASKED, b"asked", lambda *_: None) as call:
         await call.admit()
         call.used([Usage("openai", EMBEDDER, Operation.EMBED, 500)])
     assert (await spender.hold(ref))["amount"] == MOST * 2
-    async with spender.domain.guard.call(claimed, ASKED, b"more", lambda *_: None) as call:
+    async with spender.domain.money.guard.call(claimed, ASKED, b"more", lambda *_: None) as call:
         await call.admit()
         call.used([ASKED])
     assert (await spender.hold(ref))["amount"] == MOST * 5 // 2
@@ -105,11 +106,11 @@ async def test_without_credits_for_more_nothing_is_asked_and_nothing_written(spe
     await spender.job(held=9 * PLENTY)
     await spender.job(held=PLENTY - MOST - 10)
     claimed = await claim(spender.domain.run_store, ref)
-    async with spender.domain.guard.call(claimed, ASKED, b"first", lambda *_: None) as call:
+    async with spender.domain.money.guard.call(claimed, ASKED, b"first", lambda *_: None) as call:
         await call.admit()
         call.used([ASKED])
     with pytest.raises(MemoroError) as refused:
-        async with spender.domain.guard.call(claimed, ASKED, b"second", lambda *_: None) as call:
+        async with spender.domain.money.guard.call(claimed, ASKED, b"second", lambda *_: None) as call:
             await call.admit()
     assert refused.value.reason == "INSUFFICIENT_CREDITS"
     assert (refused.value.metadata["need"], refused.value.metadata["have"]) == (str(MOST), "10")
@@ -123,7 +124,7 @@ async def test_who_has_lost_the_lease_asks_nothing(spender: Spender) -> None:
     later = now() + timedelta(seconds=2)
     await reap(spender.domain, now=later)
     with pytest.raises(LeaseLost):
-        async with spender.domain.guard.call(stale, ASKED, b"asked", lambda *_: None) as call:
+        async with spender.domain.money.guard.call(stale, ASKED, b"asked", lambda *_: None) as call:
             await call.admit()
     assert await spender.calls(ref) == []
 
@@ -152,7 +153,7 @@ async def asked(spender: Spender, count: int) -> bool:
 async def test_an_answer_that_comes_after_the_settlement_changes_nothing(spender: Spender) -> None:
     ref = await spender.job()
     claimed = await claim(spender.domain.run_store, ref, lease=timedelta(seconds=1))
-    async with spender.domain.guard.call(claimed, ASKED, b"asked", lambda *_: None) as call:
+    async with spender.domain.money.guard.call(claimed, ASKED, b"asked", lambda *_: None) as call:
         await call.admit()
         await spender.domain.job_store.cancel(ref.tenant_id, ref.job_id, now=now())
         await reap(spender.domain, now=now() + timedelta(seconds=2))
@@ -170,7 +171,7 @@ async def test_a_call_that_is_given_up_before_it_is_made_costs_nothing(spender: 
     entered = asyncio.Event()
 
     async def wait_for_a_slot() -> None:
-        async with spender.domain.guard.call(claimed, ASKED, b"asked", lambda *_: None):
+        async with spender.domain.money.guard.call(claimed, ASKED, b"asked", lambda *_: None):
             entered.set()
             await asyncio.sleep(3600)
 
@@ -191,7 +192,7 @@ async def test_a_call_that_is_given_up_while_it_is_written_down_is_known_not_to_
 
     async def ask() -> None:
         nonlocal made
-        async with spender.domain.guard.call(claimed, ASKED, b"asked", lambda *_: None) as call:
+        async with spender.domain.money.guard.call(claimed, ASKED, b"asked", lambda *_: None) as call:
             await call.admit()
             made = True
 
@@ -218,7 +219,7 @@ async def test_a_shared_request_goes_without_those_who_were_not_admitted(spender
 
     async def embed(claimed: Claim, text: str) -> int:
         bound = spender.embedder.bound([text])
-        async with spender.domain.guard.call(claimed, bound, text.encode(), lambda *_: None) as call:
+        async with spender.domain.money.guard.call(claimed, bound, text.encode(), lambda *_: None) as call:
             embeddings = await spender.embedder.embed([text], admit=call.admit)
             call.used(embeddings.usage)
         return len(embeddings.vectors)
@@ -231,7 +232,7 @@ async def test_a_shared_request_goes_without_those_who_were_not_admitted(spender
 
 async def test_who_leaves_after_being_admitted_is_not_let_in_again(spender: Spender) -> None:
     claimed = await claim(spender.domain.run_store, await spender.job())
-    async with spender.domain.guard.call(claimed, ASKED, b"asked", lambda *_: None) as call:
+    async with spender.domain.money.guard.call(claimed, ASKED, b"asked", lambda *_: None) as call:
         pass
     with pytest.raises(CallAbandoned):
         await call.admit()
@@ -253,7 +254,7 @@ async def test_what_a_failed_call_leaves(spender: Spender, fault: Fault, state: 
     claimed = await claim(spender.domain.run_store, ref)
     spender.provider.script("embeddings", fault)
     with pytest.raises(ProviderError):
-        async with spender.domain.guard.call(claimed, ASKED, b"asked", lambda *_: None) as call:
+        async with spender.domain.money.guard.call(claimed, ASKED, b"asked", lambda *_: None) as call:
             await spender.embedder.embed(["a text"], admit=call.admit)
     (call_row,) = await spender.calls(ref)
     assert call_row["state"] == state
@@ -265,7 +266,7 @@ async def test_a_provider_that_can_not_be_reached_was_not_asked(spender: Spender
     claimed = await claim(spender.domain.run_store, ref)
     await spender.provider.__aexit__(None, None, None)
     with pytest.raises(ProviderError) as failed:
-        async with spender.domain.guard.call(claimed, ASKED, b"asked", lambda *_: None) as call:
+        async with spender.domain.money.guard.call(claimed, ASKED, b"asked", lambda *_: None) as call:
             await spender.embedder.embed(["a text"], admit=call.admit)
     assert not failed.value.unaccounted
     (call_row,) = await spender.calls(ref)
@@ -276,7 +277,7 @@ async def test_a_provider_that_can_not_be_reached_was_not_asked(spender: Spender
 async def test_an_answer_without_a_bill_is_taken_for_the_most(spender: Spender) -> None:
     ref = await spender.job()
     claimed = await claim(spender.domain.run_store, ref)
-    async with spender.domain.guard.call(claimed, ASKED, b"asked", lambda *_: None) as call:
+    async with spender.domain.money.guard.call(claimed, ASKED, b"asked", lambda *_: None) as call:
         await call.admit()
         call.used([Usage("openai", EMBEDDER, Operation.EMBED, 0)])
     (call_row,) = await spender.calls(ref)
@@ -286,13 +287,13 @@ async def test_an_answer_without_a_bill_is_taken_for_the_most(spender: Spender) 
 async def test_a_provider_that_does_not_ask_for_leave_is_found_out(spender: Spender) -> None:
     claimed = await claim(spender.domain.run_store, await spender.job())
     with pytest.raises(RuntimeError, match="without being admitted"):
-        async with spender.domain.guard.call(claimed, ASKED, b"asked", lambda *_: None) as call:
+        async with spender.domain.money.guard.call(claimed, ASKED, b"asked", lambda *_: None) as call:
             call.used([ASKED])
 
 
 async def test_without_a_price_nothing_is_asked(spender: Spender) -> None:
     ref = await spender.job()
-    spender.domain.prices.unknown.add(Operation.EMBED)
+    del spender.domain.money.prices.prices[Operation.EMBED]
     job = await spender.execute(ref)
     assert (job.state, job.attempt) == (JobState.FAILED, 1)
     assert job.error is not None

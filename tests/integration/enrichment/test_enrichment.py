@@ -20,9 +20,8 @@ from memoro_core.memory.model import MemoryPatch, MemoryStatus, NewConversation,
 from memoro_core.postgres.embedding_model import check_embedding_model, ensure_vector_index
 from memoro_core.postgres.graph_store import PostgresGraphStore
 from tests.support.domain import Domain
-from tests.support.enrichment import Enricher, claim, fact, facts, run_of
+from tests.support.enrichment import Enricher, ScriptedExtractor, claim, fact, facts, run_of
 from tests.support.jobs import reap
-from tests.support.providers import ScriptedExtractor
 
 ALICE = UserId("alice")
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -15,6 +15,10 @@ from tests.support.jobs import now, try_claim
 from tests.support.plans import scans
 
 WAITING, USERS, BATCH = 30_000, 3_000, 60
+LOOKED_AT = 500
+"""Users of a tenant that one choice looks at."""
+FEW = 5 * BATCH
+"""Each job is found two or three times in a statement; the rest is for what other tests have left running."""
 
 
 @pytest.fixture(params=[False, True], ids=["unknown to the planner", "analyzed"])
@@ -48,12 +52,12 @@ async def queue(domain: Domain, owner_database_url: str, request: pytest.Fixture
 
 
 async def test_choosing_whose_turn_it_is(domain: Domain, queue: list[JobRef]) -> None:
-    assert sum((await scans(domain, "scheduling", "load", now() - timedelta(minutes=1))).values()) < 5_000
+    assert sum((await scans(domain, "scheduling", "load", now() - timedelta(minutes=1))).values()) < FEW
     read = await scans(domain, "scheduling", "tenants_waiting", now(), BATCH)
-    assert sum(read.values()) < 5_000
+    assert sum(read.values()) < FEW
     read = await scans(domain, "scheduling", "hint", [domain.tenant], [BATCH], [""], now())
-    # 500 users are looked at, each for its first job or two.
-    assert sum(read.values()) < 5_000
+    # Each user once to be found, once for its first job.
+    assert sum(read.values()) < 2 * LOOKED_AT + FEW
 
 
 async def test_claiming(domain: Domain, queue: list[JobRef]) -> None:
@@ -70,7 +74,7 @@ async def test_claiming(domain: Domain, queue: list[JobRef]) -> None:
         {"state": "RUNNING"},
         dict.fromkeys(JobKind, 60.0),
     )
-    assert sum(read.values()) < WAITING / 5
+    assert sum(read.values()) < FEW
 
 
 async def test_keeping_and_reporting(domain: Domain, queue: list[JobRef]) -> None:
@@ -78,7 +82,7 @@ async def test_keeping_and_reporting(domain: Domain, queue: list[JobRef]) -> Non
     assert len(claims) == BATCH
     for name, *parameters in (("extend", now()), ("cancel_requests",)):
         read = await scans(domain, "leases", name, *claim_columns(claims), *parameters)
-        assert sum(read.values()) < WAITING / 5, name
+        assert sum(read.values()) < FEW, name
     progress = [
         {
             "tenant_id": one.ref.tenant_id,
@@ -89,7 +93,7 @@ async def test_keeping_and_reporting(domain: Domain, queue: list[JobRef]) -> Non
         }
         for one in claims
     ]
-    assert sum((await scans(domain, "runs", "report", progress, now())).values()) < WAITING / 5
+    assert sum((await scans(domain, "runs", "report", progress, now())).values()) < FEW
 
 
 async def test_ending(domain: Domain, queue: list[JobRef]) -> None:
@@ -108,7 +112,7 @@ async def test_ending(domain: Domain, queue: list[JobRef]) -> None:
         for one in claims
     ]
     read = await scans(domain, "runs", "finish", domain.tenant, ends, now(), of_tenant=True)
-    assert sum(read.values()) < WAITING / 5
+    assert sum(read.values()) < FEW
     read = await scans(domain, "runs", "expired", now(), 500)
     assert read.keys() == {"jobs_leased"}
     read = await scans(
@@ -119,4 +123,4 @@ async def test_ending(domain: Domain, queue: list[JobRef]) -> None:
         now() + timedelta(hours=1),
         of_tenant=True,
     )
-    assert sum(read.values()) < WAITING / 5
+    assert sum(read.values()) < FEW

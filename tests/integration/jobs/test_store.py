@@ -47,7 +47,7 @@ async def memory_status(domain: Domain, ref: JobRef) -> MemoryStatus:
 
 async def test_of_fifty_claimers_one_gets_the_job(domain: Domain) -> None:
     ref = await new_job(domain)
-    stores = [PostgresRunStore(domain.database, domain.holds) for _ in range(50)]
+    stores = [PostgresRunStore(domain.database, domain.money.holds) for _ in range(50)]
     answers = await asyncio.gather(*(try_claim(store, [ref]) for store in stores))
     (won,) = [item for answer in answers for item in answer]
     assert (won.lease, won.job.attempt, won.job.state, won.ref) == (1, 1, JobState.RUNNING, ref)
@@ -142,7 +142,7 @@ async def test_what_a_stale_worker_stored_beside_its_end_is_rolled_back(domain: 
     async def commit() -> None:
         async with domain.database.tenant_tx(domain.tenant) as connection:
             await connection.execute("UPDATE memories SET status = 'READY' WHERE tenant_id = $1", domain.tenant)
-            await finish_in(connection, domain.holds, stale, succeeded(stale), now=now())
+            await finish_in(connection, domain.money.holds, stale, succeeded(stale), now=now())
 
     with pytest.raises(LeaseLost):
         await commit()

@@ -14,13 +14,10 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from memoro_core.ids import ConversationId, JobId, MemoryId, UserId, new_id
-from memoro_core.jobs.model import PLANNED_STAGES, Job, JobKind, JobRef, JobState, Priority
+from memoro_core.ids import ConversationId, UserId, new_id
+from memoro_core.jobs.model import JobRef
 from memoro_core.memory.model import (
-    Memory,
-    MemoryKind,
     MemoryPatch,
-    MemoryStatus,
     NewConversation,
     NewMemory,
     NewMessage,
@@ -29,6 +26,7 @@ from memoro_core.memory.model import (
 from memoro_core.memory.ports import Draft, Stored
 from memoro_core.postgres.queries import load_queries
 from tests.support.domain import Domain, fresh_name
+from tests.support.job_drafts import draft
 from tests.support.jobs import claim
 
 ALICE, BOB = UserId("alice"), UserId("bob")
@@ -71,43 +69,6 @@ async def waiting(domain: Domain) -> int:
 
 async def add(domain: Domain, user: UserId = ALICE) -> None:
     await domain.memories.create(domain.tenant, NewMemory(user, "I moved to Lyon."))
-
-
-def draft(user: UserId, *, run_by_caller: bool = False) -> Draft:
-    now = datetime.now(UTC)
-    memory_id, job_id = MemoryId(new_id()), JobId(new_id())
-    memory = Memory(
-        id=memory_id,
-        user_id=user,
-        kind=MemoryKind.TEXT,
-        text="a fact",
-        metadata={},
-        status=MemoryStatus.PENDING,
-        conversation_id=None,
-        position=0,
-        role=None,
-        speaker=None,
-        occurred_at=now,
-        job_id=job_id,
-        version=1,
-        created_at=now,
-        updated_at=now,
-    )
-    job = Job(
-        id=job_id,
-        kind=JobKind.MEMORY_ENRICH,
-        state=JobState.QUEUED,
-        priority=Priority.NORMAL,
-        user_id=user,
-        memory_ids=(memory_id,),
-        stages=PLANNED_STAGES,
-        attempt=0,
-        max_attempts=3,
-        run_at=now,
-        sequence=1,
-        created_at=now,
-    )
-    return Draft([memory], job, None, run_by_caller)
 
 
 async def accept(domain: Domain, drafts: Sequence[Draft]) -> list[bool]:

@@ -64,6 +64,25 @@ async def test_a_cancelled_transaction_is_rolled_back(domain: Domain) -> None:
     assert await domain.count("conversations") == 0
 
 
+async def test_a_transaction_that_is_cancelled_at_any_moment_leaves_a_clean_connection(domain: Domain) -> None:
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+
+    async def ask() -> None:
+        async with domain.database.tenant_tx(domain.tenant) as connection:
+            await connection.fetchval("SELECT 1")
+
+    for turns in range(40):
+        task = asyncio.create_task(ask())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+    async with domain.database.system_tx() as connection:
+        assert await connection.fetchval("SELECT current_tenant()") is None
+    assert not complaints
+
+
 async def test_a_block_that_swallows_a_failure_does_not_pass_for_committed(domain: Domain) -> None:
     async def swallow() -> None:
         async with domain.database.tenant_tx(domain.tenant) as connection:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 import pytest_asyncio
@@ -20,20 +20,11 @@ from memoro_core.webhooks.model import Delivery, DeliveryFilter, DeliveryState, 
 from memoro_core.webhooks.secrets import SecretSeal
 from memoro_core.webhooks.service import WebhooksService
 from tests.fakes.webhook_receiver import Receiver
+from tests.support.clocks import MovingClock
 from tests.support.domain import Domain
 from tests.support.jobs import claim, new_job, now, succeeded
 
 SEAL = SecretSeal("a key of at least thirty-two characters")
-
-
-@dataclass
-class MovingClock:
-    """The machine's clock, put forward at will."""
-
-    ahead: timedelta = field(default_factory=timedelta)
-
-    def now(self) -> datetime:
-        return datetime.now(UTC) + self.ahead
 
 
 @dataclass

@@ -82,7 +82,7 @@ async def test_a_run_that_is_thrown_away_tells_nothing(webhooks: Webhooks, recei
 
     async def finish_and_fall() -> None:
         async with webhooks.domain.database.tenant_tx(ref.tenant_id) as connection:
-            await finish_in(connection, webhooks.domain.holds, claimed, succeeded(claimed), now=now())
+            await finish_in(connection, webhooks.domain.money.holds, claimed, succeeded(claimed), now=now())
             raise RuntimeError("it fell")
 
     with pytest.raises(RuntimeError, match="it fell"):

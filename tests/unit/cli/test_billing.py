@@ -9,7 +9,15 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from memoro.v1 import admin_pb2, admin_service_pb2, billing_pb2, jobs_pb2, jobs_service_pb2
+from memoro.v1 import (
+    admin_pb2,
+    admin_service_pb2,
+    billing_pb2,
+    jobs_pb2,
+    jobs_service_pb2,
+    memory_pb2,
+    memory_service_pb2,
+)
 from memoro.v1 import billing_service_pb2 as service
 from tests.support.scripted_server import Failure
 
@@ -216,7 +224,7 @@ def test_costs(memoro: CommandLine) -> None:
 
 
 def test_verify_fails_for_a_ledger_that_is_wrong(memoro: CommandLine) -> None:
-    sound = admin_service_pb2.VerifyLedgerResponse(valid=True, entries=9, head_hash=b"\xab" * 32)
+    sound = admin_service_pb2.VerifyLedgerResponse(valid=True, entries=9, head_hash=b"\xab" * 32, complete=True)
     memoro.server.script("VerifyLedger", sound)
     told = memoro("billing", "verify", "t1").stdout
     assert told == f"9 entries are as they were made, and so is the balance; the last one's hash is {'ab' * 32}\n"
@@ -225,6 +233,10 @@ def test_verify_fails_for_a_ledger_that_is_wrong(memoro: CommandLine) -> None:
     memoro.server.script("VerifyLedger", broken)
     assert memoro("billing", "verify", "t1", code=1).stderr == "error: entry 4 is wrong: its hash is not\n"
     assert memoro.json("billing", "verify", "t1", code=1)[0]["valid"] is False
+    memoro.server.script("VerifyLedger", admin_service_pb2.VerifyLedgerResponse(entries=9, problem="5 are missing"))
+    assert memoro("billing", "verify", "t1", code=1).stderr == "error: the balance is wrong: 5 are missing\n"
+    memoro.server.script("VerifyLedger", admin_service_pb2.VerifyLedgerResponse(valid=True, entries=9))
+    assert "there was time for 9 entries only" in memoro("billing", "verify", "t1", code=1).stderr
 
 
 def test_a_test_alert_tells_what_each_channel_did(memoro: CommandLine) -> None:
@@ -253,6 +265,16 @@ def test_add_says_what_is_missing_and_what_to_do(memoro: CommandLine) -> None:
         "error: it may cost up to 0.0075 credits ($0.000075), and 0.0012 credits ($0.000012) are available: "
         "have credits added, by an operator with memoro billing add (INSUFFICIENT_CREDITS)\n"
     )
+
+
+def test_add_says_when_a_job_is_put_off(memoro: CommandLine) -> None:
+    deferred = jobs_pb2.Job(id="j1", state=jobs_pb2.JOB_STATE_DEFERRED, cost_bound=500)
+    answer = memory_service_pb2.CreateMemoryResponse(memory=memory_pb2.Memory(id="m1"), job=deferred)
+    memoro.server.script("CreateMemory", answer)
+    assert memoro("add", "a text", "-u", "ann").stdout.splitlines() == [
+        "stored memory m1, job j1",
+        "job j1 DEFERRED; up to 0.0005 credits; runs when it is triggered",
+    ]
 
 
 def test_jobs_show_what_they_cost(memoro: CommandLine) -> None:

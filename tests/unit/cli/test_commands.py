@@ -292,7 +292,7 @@ def test_requeue_and_trigger(memoro: CommandLine) -> None:
         *("admin", "requeue", "--state", "cancelled", "--tenant", "t1", "--reason", "PROVIDER_FAILED"),
         *("--since", "2025-03-04T12:00", "--limit", "4"),
     )
-    assert told.stdout == "requeued 3 jobs; 1 have nothing left to do; more jobs fit: call again\n"
+    assert told.stdout == "requeued 3 jobs; 1 have nothing left to do, or too few credits; more jobs fit: call again\n"
     [request] = memoro.server.requests("RequeueJobs")
     assert (list(request.states), request.reason, request.limit, request.ended_from) == (
         *([jobs_pb2.JOB_STATE_CANCELLED], "PROVIDER_FAILED", 4, NOON),

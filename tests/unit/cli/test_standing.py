@@ -56,6 +56,8 @@ def test_a_job_says_what_it_costs() -> None:
     done = replace(waiting, state=JobState.SUCCEEDED, result=JobResult(1, 4, 3), usage=JobUsage(charged=2_000))
     assert standing(done) == "job j1 SUCCEEDED (1 memories, 4 entities, 3 relationships); 0.002 credits"
     assert cost_of(replace(done, usage=JobUsage())) == ""
+    ended = JobUpdate("j1", 3, "t", JobState.CANCELLED, 1, usage=JobUsage(charged=2_000))
+    assert change_of(ended) == "CANCELLED; 0.002 credits"
 
 
 def test_what_an_update_tells() -> None:

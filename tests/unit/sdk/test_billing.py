@@ -132,6 +132,9 @@ async def test_usage_of_all_pages_with_one_sum(server: ScriptedServer, client: A
         *(date(2025, 3, 4), AiOperation.EMBED, 50),
     )
     assert (used.rows[1].day, used.rows[1].operation, used.rows[1].calls) == (None, None, 1)
+    server.script("GetUsage", service.GetUsageResponse(rows=[row, rest], next_page_token="t", charged=9))
+    nothing = await client.billing.usage(limit=0)
+    assert (nothing.rows, nothing.charged) == ((), 9)
     request = server.requests("GetUsage")[0]
     assert (request.from_date, request.to_date, request.user_id) == ("2025-03-01", "2025-03-04", "ann")
     assert list(request.group_by) == [service.USAGE_DIMENSION_DAY]
@@ -247,8 +250,10 @@ async def test_costs_of_a_day(server: ScriptedServer, client: AsyncClient) -> No
 
 async def test_a_ledger_is_verified_and_an_alert_tested(server: ScriptedServer, client: AsyncClient) -> None:
     answer = admin_service_pb2.VerifyLedgerResponse(entries=9, first_invalid_sequence=4, problem="its hash")
-    server.script("VerifyLedger", answer)
+    server.script("VerifyLedger", answer, admin_service_pb2.VerifyLedgerResponse(valid=True, complete=True))
     found = await client.admin.verify_ledger("t1")
+    sound = await client.admin.verify_ledger("t1")
+    assert (sound.valid, sound.complete, found.complete) == (True, True, False)
     assert (found.valid, found.entries, found.first_invalid_sequence, found.problem) == (False, 9, 4, "its hash")
     results = [admin_service_pb2.AlertChannelResult(channel="email", problem="refused")]
     server.script("SendTestAlert", admin_service_pb2.SendTestAlertResponse(results=results))

@@ -41,12 +41,13 @@ ON CONFLICT DO NOTHING;
 
 -- name: hold
 -- Sets aside what was decided: holds, their entries from number $11 on, the account after them, and the budgets $20, as
--- [{tenant_id, scope, user_id, state, reserved, needed, alerted, opened_at}]; unless some of the jobs $2 have holds already, which a
--- transaction that the account's lock was waited for may have made. Returns those: then nothing was written.
+-- [{tenant_id, scope, user_id, state, reserved, needed, alerted, opened_at}]; unless some of the jobs, of which
+-- those in $2 were not admitted, have holds already: a transaction that the account's lock was waited for may have made them.
+-- Returns those: then nothing was written.
 WITH known AS MATERIALIZED (
     SELECT job_id
     FROM credit_holds
-    WHERE tenant_id = $1 AND job_id = ANY ($2::uuid[])
+    WHERE tenant_id = $1 AND job_id = ANY ($2::uuid[] || $12::uuid[])
 ), account AS (
     UPDATE credit_accounts
     SET available = $3, held = $4, is_low = $5, last_seq = $6, last_hash = $7
@@ -141,8 +142,9 @@ ORDER BY credit_holds.job_id
 FOR UPDATE OF credit_holds;
 
 -- name: settle_calls
--- What the calls of the jobs $2 cost: the provider's part, and the fees of those that brought something. Calls whose answer was lost
--- are taken for what the same call used in another attempt, or else for the most that they may have used.
+-- What the calls of the jobs $2 cost: the provider's part of all of them, and the fees of one attempt, that which brought the most,
+-- because a text that is worked on once more is paid for once. Calls whose answer was lost are taken for what the same call used
+-- when it was made again, or else for the most that they may have used.
 WITH presumed AS (
     UPDATE ai_calls
     SET state = 'PRESUMED', ended_at = $3, input_tokens = coalesce(again.input_tokens, ai_calls.input_tokens),
@@ -151,7 +153,7 @@ WITH presumed AS (
     LEFT JOIN LATERAL (
         SELECT input_tokens, output_tokens
         FROM ai_calls AS twin
-        WHERE twin.tenant_id = lost.tenant_id AND twin.job_id = lost.job_id AND twin.attempt <> lost.attempt
+        WHERE twin.tenant_id = lost.tenant_id AND twin.job_id = lost.job_id
           AND twin.operation = lost.operation AND twin.request_hash = lost.request_hash AND twin.state = 'DONE'
           AND NOT twin.failed
         ORDER BY twin.attempt, twin.call
@@ -160,16 +162,20 @@ WITH presumed AS (
     WHERE lost.tenant_id = $1 AND lost.job_id = ANY ($2::uuid[]) AND lost.state = 'OPEN'
       AND ai_calls.tenant_id = lost.tenant_id AND ai_calls.job_id = lost.job_id AND ai_calls.attempt = lost.attempt
       AND ai_calls.call = lost.call
-    RETURNING ai_calls.job_id, ai_calls.cost_pico_dollars, 0::bigint AS fee
+    RETURNING ai_calls.job_id, ai_calls.attempt, ai_calls.cost_pico_dollars, 0::bigint AS fee
 )
-SELECT job_id, sum(cost_pico_dollars)::numeric AS pico_dollars, sum(fee)::numeric AS fees
+SELECT job_id, sum(pico_dollars)::numeric AS pico_dollars, max(fees)::numeric AS fees
 FROM (
-    SELECT job_id, cost_pico_dollars, CASE WHEN state = 'DONE' AND NOT failed THEN fee * items ELSE 0 END AS fee
-    FROM ai_calls
-    WHERE tenant_id = $1 AND job_id = ANY ($2::uuid[]) AND state <> 'OPEN'
-    UNION ALL
-    SELECT job_id, cost_pico_dollars, fee FROM presumed
-) AS spent
+    SELECT job_id, attempt, sum(cost_pico_dollars) AS pico_dollars, sum(fee) AS fees
+    FROM (
+        SELECT job_id, attempt, cost_pico_dollars, CASE WHEN state = 'DONE' AND NOT failed THEN fee * items ELSE 0 END AS fee
+        FROM ai_calls
+        WHERE tenant_id = $1 AND job_id = ANY ($2::uuid[]) AND state <> 'OPEN'
+        UNION ALL
+        SELECT job_id, attempt, cost_pico_dollars, fee FROM presumed
+    ) AS call
+    GROUP BY job_id, attempt
+) AS attempt
 GROUP BY job_id;
 
 -- name: end_holds
