@@ -1,5 +1,9 @@
 -- Accounts, their entries, grants and holds. Whatever moves money locks the account first, decides in Python, and writes what was
 -- decided. Locks are taken in this order: jobs, holds, the account, budgets.
+--
+-- What is joined by key is looked up key by key, or names all keys beside: of a tenant of which the planner does not know yet how
+-- much it has, it would think that it has next to nothing, and read all of it. Where an index begins with the tenant alone, its id
+-- stands as (SELECT $1), for which the planner takes the average tenant.
 
 -- name: lock_for_holds
 -- Locks the account, and the budgets of day $3 that bound jobs of the users $2: a row for each budget, with nothing of the day when
@@ -204,7 +208,7 @@ WITH ended AS (
     UPDATE credit_holds
     SET state = CASE WHEN one.charged > 0 THEN 'CAPTURED' ELSE 'RELEASED' END, charged = one.charged, resolved_at = $4
     FROM unnest($2::uuid[], $3::bigint[]) AS one (job_id, charged)
-    WHERE credit_holds.tenant_id = (SELECT $1::uuid) AND credit_holds.job_id = one.job_id
+    WHERE credit_holds.tenant_id = $1 AND credit_holds.job_id = ANY ($2::uuid[]) AND credit_holds.job_id = one.job_id
 ), locked AS MATERIALIZED (
     SELECT budget_days.tenant_id, budget_days.scope, budget_days.user_id, budget_days.day, budget.reserved, budget.charged
     FROM jsonb_to_recordset($5::jsonb) AS budget (
