@@ -145,6 +145,7 @@ def ledger_verification(message: admin_service_pb2.VerifyLedgerResponse) -> type
         first_invalid_sequence=message.first_invalid_sequence,
         problem=message.problem,
         head_hash=message.head_hash,
+        complete=message.complete,
     )
 
 

@@ -60,7 +60,7 @@ POLICIES: Final[Mapping[str, Policy]] = {
     _BILLING + "SetBalance": Policy(Scope.ADMIN, 1, True, 30.0),
     _BILLING + "ListLedgerEntries": Policy(Scope.BILLING, 2, True, 30.0, operators=True),
     _BILLING + "GetUsage": Policy(Scope.BILLING, 5, True, 30.0, operators=True),
-    _BILLING + "EstimateCost": Policy(Scope.READ, 1, True, 30.0),
+    _BILLING + "EstimateCost": Policy(Scope.READ, 5, True, 30.0),
     _BILLING + "ListPrices": Policy(Scope.READ, 2, True, 30.0, operators=True),
     _ADMIN + "CreateTenant": Policy(Scope.ADMIN, 1, True, 30.0),
     _ADMIN + "GetTenant": Policy(Scope.ADMIN, 1, True, 30.0),

@@ -25,7 +25,7 @@ from memoro_core.embedded.stack import Stack
 from memoro_core.settings import Settings
 from memoro_core.tenancy.model import Scope
 from memoro_server.policy import POLICIES
-from tests.support.deployment import METHODS, Caller, Deployment, deployed
+from tests.support.deployment import LOADING, METHODS, Caller, Deployment, deployed
 from tests.support.interception import Outcome
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -260,7 +260,7 @@ async def _things_of(owner: Caller, operator: Caller) -> Things:
     endpoint = await owner.ask("WebhooksService/CreateWebhookEndpoint", webhooks.CreateWebhookEndpointRequest(url=URL))
     request = _create()
     request.processing_mode = memory_pb2.PROCESSING_MODE_SYNC
-    made = await owner.ask("MemoryService/CreateMemory", request)
+    made = await owner.ask("MemoryService/CreateMemory", request, timeout=LOADING)
     talk = await owner.ask("MemoryService/AddConversation", _conversation())
     entities = (await owner.ask("MemoryService/ListEntities", pb.ListEntitiesRequest(user_id=USER))).entities
     assert entities, "the owner's graph is empty, so that hiding it proves nothing"

@@ -19,9 +19,12 @@ import asyncpg
 import psutil
 
 from memoro import AsyncClient, Health, MemoroError
+from memoro_core.billing.model import Cause, Grant
 from memoro_core.clock import SystemClock
 from memoro_core.embedded.ports import free_port
 from memoro_core.embedded.stack import Stack
+from memoro_core.ids import GrantId, new_id
+from memoro_core.postgres.credit_store import PostgresCreditStore
 from memoro_core.postgres.database import open_database
 from memoro_core.postgres.leader import SCHEDULER_LOCK
 from memoro_core.postgres.tenancy_store import PostgresTenancyStore
@@ -39,6 +42,13 @@ STARTS_WITHIN = 90.0
 """Seconds within which a process of ours works, on a machine that has much else to do."""
 LEASE = 2.0
 WORKERS = 2
+CREDITS = 10**12
+"""What a tenant of a test has: plenty."""
+_PRICES = """
+    INSERT INTO prices (provider, model, operation, valid_from, input_price, output_price, fee)
+    SELECT provider, model, operation, '2021-01-01Z', 100000, 100000, 100 FROM prices WHERE provider = 'local'
+    """
+"""Jobs cost something, so that there is money to go astray."""
 _LAST_WORDS = 40
 """Lines of the processes' log."""
 
@@ -97,6 +107,9 @@ class Deployment:
         async with open_database(self.settings) as database:
             bootstrap = Bootstrap(PostgresTenancyStore(database), SystemClock())
             tenant = await bootstrap.tenant(fresh_name(), "A test's")
+            now = SystemClock().now()
+            grant = Grant(GrantId(new_id()), CREDITS, CREDITS, 0, None, "", now)
+            await PostgresCreditStore(database).add_credits(tenant.id, grant, Cause(), None, now=now)
             key = await bootstrap.key(tenant, "A test's", DEFAULT_SCOPES)
         async with AsyncClient(self.endpoint, api_key=key) as client:
             load = Load(client, tenant.id, Random(self.random.getrandbits(64)))
@@ -265,4 +278,5 @@ async def open_deployment(stack: Stack, folder: Path) -> AsyncIterator[Deploymen
         workers = await opened.enter_async_context(open_processes(WORKER, settings, log))
         owner = Owner(stack.owner_url)
         opened.push_async_callback(owner.close)
+        await owner.fetch(_PRICES)
         yield Deployment(stack, settings, servers, workers, owner, log)

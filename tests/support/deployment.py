@@ -31,6 +31,8 @@ from tests.support.domain import fresh_name
 from tests.support.interception import Outcome, outcome_of
 
 TIMEOUT = 20.0
+LOADING = 60.0
+"""For the first SYNC call of a server, which loads its models."""
 METHODS: Mapping[str, Any] = {
     f"/{service.full_name}/{method.name}": method
     for file in (memory_service_pb2, jobs_service_pb2, billing_service_pb2, admin_service_pb2, webhooks_service_pb2)
@@ -75,9 +77,9 @@ class Caller:
             ongoing.cancel()
         return Outcome(grpc.StatusCode.OK, "", response)
 
-    async def ask(self, method: str, request: Message) -> Any:
+    async def ask(self, method: str, request: Message, *, timeout: float = TIMEOUT) -> Any:
         """The answer to a call that must succeed."""
-        outcome = await self.call(method, request)
+        outcome = await self.call(method, request, timeout=timeout)
         assert outcome.code is grpc.StatusCode.OK, outcome
         return GetMessageClass(METHODS[path_of(method)].output_type).FromString(outcome.response)
 

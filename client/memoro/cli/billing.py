@@ -30,11 +30,7 @@ Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at mo
 @connected
 def balance(session: Session, *, tenant: OfTenant = "") -> None:
     """Shows what is available, what jobs hold, and where the rest has gone."""
-    found = session.client.billing.balance(tenant)
-    if session.output.as_json:
-        session.output.json_line(found)
-    else:
-        show_balance(session.output, found)
+    show_balance(session.output, session.client.billing.balance(tenant))
 
 
 @app.command("ledger")
@@ -87,10 +83,7 @@ def usage(
         group_by=by or (),
         limit=limit,
     )
-    if session.output.as_json:
-        session.output.json_line(used)
-    else:
-        show_usage(session.output, used)
+    show_usage(session.output, used)
 
 
 @app.command("estimate")
@@ -113,10 +106,7 @@ def estimate(
         most = session.client.billing.estimate(sys.stdin.read() if text == "-" else text)
     else:
         raise ValueError("give a TEXT or a --conversation")
-    if session.output.as_json:
-        session.output.json_line(most)
-    else:
-        show_estimate(session.output, most)
+    show_estimate(session.output, most)
 
 
 @app.command("prices")
@@ -133,10 +123,7 @@ def prices(
 ) -> None:
     """Lists what models cost."""
     listed = session.client.billing.prices(provider=provider, model=model, all_times=all_times, limit=limit)
-    if session.output.as_json:
-        session.output.json_line(listed)
-    else:
-        show_prices(session.output, listed)
+    show_prices(session.output, listed)
 
 
 @app.command("add", rich_help_panel=_OPERATORS)
@@ -193,10 +180,7 @@ def set_balance(
     found = session.client.billing.set_balance(
         tenant_id, available=available, low_balance=low, note=note, request_id=request_id
     )
-    if session.output.as_json:
-        session.output.json_line(found)
-    else:
-        show_balance(session.output, found)
+    show_balance(session.output, found)
 
 
 for command in (spending.costs, spending.breaker, spending.budget, spending.price, spending.verify):

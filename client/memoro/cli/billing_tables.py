@@ -1,4 +1,4 @@
-"""Balances, ledgers, prices and budgets as tables."""
+"""Balances, ledgers, prices and budgets: tables for people, or JSON."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ def _moved(account: LedgerAccount) -> Column:
 
 def _cost(value: Any) -> str:
     return format_nano_dollars(value.cost_nano_dollars)
+
+
+def _brief(columns: Mapping[Column, str]) -> dict[Column, str]:
+    return {column: heading for column, heading in columns.items() if heading not in {"when", "job", "from"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +68,8 @@ _PRICE: dict[Column, str] = {
     "provider": "provider",
     "model": "model",
     "operation": "operation",
-    _price("input_price"): "per million tokens in",
-    _price("output_price"): "tokens out",
+    _price("input_price"): "1M tokens in",
+    _price("output_price"): "1M tokens out",
     _credits("fee"): "credits per text",
     "valid_from": "from",
 }
@@ -105,6 +109,9 @@ _BREAKER: dict[Column, str] = {
 
 def show_balance(output: Output, balance: Balance) -> None:
     """What a tenant has, and its grants."""
+    if output.as_json:
+        output.json_line(balance)
+        return
     names = ("available", "held", "granted", "spent", "expired", "refunded")
     lines = [_Sum(name, getattr(balance, name)) for name in names]
     if balance.low_balance:
@@ -115,19 +122,25 @@ def show_balance(output: Output, balance: Balance) -> None:
         output.records(balance.grants, _GRANT)
 
 
-def show_ledger(output: Output, entries: Iterable[LedgerEntry]) -> None:
-    """Entries of a ledger; in JSON a line each."""
-    output.records(entries, _ENTRY, empty="no entries")
+def show_ledger(output: Output, entries: Iterable[LedgerEntry], *, brief: bool = False) -> None:
+    """Entries of a ledger; in JSON a line each. `brief`: without their times and jobs."""
+    output.records(entries, _brief(_ENTRY) if brief else _ENTRY, empty="no entries")
 
 
 def show_usage(output: Output, usage: Usage) -> None:
     """What was used, and what it cost the tenant."""
+    if output.as_json:
+        output.json_line(usage)
+        return
     output.records(usage.rows, _USAGE, empty="nothing was used")
     output.say(f"\ncharged: {in_words(usage.charged)}")
 
 
 def show_estimate(output: Output, estimate: Estimate) -> None:
     """The most that a request may cost, and whether there is so much."""
+    if output.as_json:
+        output.json_line(estimate)
+        return
     output.records(estimate.lines, _ESTIMATE, empty="nothing that costs")
     told = f"at most {in_words(estimate.amount)}, margin and fees included"
     short = "" if estimate.affordable else ", which is too little"
@@ -136,13 +149,16 @@ def show_estimate(output: Output, estimate: Estimate) -> None:
 
 def show_prices(output: Output, listed: PriceList) -> None:
     """What models cost, and the margin."""
+    if output.as_json:
+        output.json_line(listed)
+        return
     show_price_table(output, listed.prices)
     output.say(f"\nmargin on what providers charge: {percent(listed.margin_basis_points)}")
 
 
-def show_price_table(output: Output, prices: Iterable[Price]) -> None:
-    """What models cost; in JSON a line each."""
-    output.records(prices, _PRICE, empty="no prices")
+def show_price_table(output: Output, prices: Iterable[Price], *, brief: bool = False) -> None:
+    """What models cost; in JSON a line each. `brief`: without since when."""
+    output.records(prices, _brief(_PRICE) if brief else _PRICE, empty="no prices")
 
 
 def show_breakers(output: Output, breakers: Iterable[SpendBreaker]) -> None:
@@ -152,6 +168,9 @@ def show_breakers(output: Output, breakers: Iterable[SpendBreaker]) -> None:
 
 def show_costs(output: Output, costs: AiCosts) -> None:
     """What a day has cost and brought the house."""
+    if output.as_json:
+        output.json_line(costs)
+        return
     output.say(f"{costs.day}: the providers charge {format_nano_dollars(costs.cost_nano_dollars)}")
     sections: tuple[tuple[str, Iterable[Any], Mapping[Column, str]], ...] = (
         ("the budget", [costs.budget] if costs.budget else (), _BREAKER),

@@ -44,7 +44,7 @@ class Paying:
         prices = [one for one in listed.prices if (one.provider, one.model, one.operation) in used]
         self._output.json_line({"step": "prices", "prices": prices, "estimate": estimate})
         if not self._output.as_json:
-            show_price_table(self._output, prices)
+            show_price_table(self._output, prices, brief=True)
             self._output.say(f"\nA text of {len(text)} characters costs at most {in_words(estimate.amount)}.")
         if self._operator is None:
             return []
@@ -76,13 +76,13 @@ class Paying:
         )
         if not self._output.as_json:
             self._output.say(f"\nIt has cost {in_words(charged)}; the rest was given back. The ledger, newest first:\n")
-            show_ledger(self._output, entries)
+            show_ledger(self._output, entries, brief=True)
         missing = []
         if not 0 < charged == balance.spent:
             missing.append(f"a charge: the job says {in_words(charged)}, the balance {in_words(balance.spent)}")
         if balance.held or balance.available != balance.granted - charged:
             missing.append("the rest of what was set aside")
-        if not proof.valid:
+        if not (proof.valid and proof.complete):
             missing.append(f"a sound ledger: {proof.problem}")
         return missing
 

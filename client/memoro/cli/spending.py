@@ -26,10 +26,7 @@ def costs(
 ) -> None:
     """Shows what a day's AI work has cost, the latest calls, and what the house has earned."""
     told = session.client.admin.ai_costs(day(date) if date else None, tenant_id=tenant, recent=recent)
-    if session.output.as_json:
-        session.output.json_line(told)
-    else:
-        show_costs(session.output, told)
+    show_costs(session.output, told)
 
 
 @connected
@@ -106,10 +103,13 @@ def price(
 
 @connected
 def verify(session: Session, tenant_id: Annotated[str, typer.Argument(help="The tenant's id.")]) -> None:
-    """Checks a tenant's ledger, and exits with 1 if anything is wrong."""
+    """Checks a tenant's ledger, and exits with 1 if anything is wrong, or if there was no time for all of it."""
     found = session.client.admin.verify_ledger(tenant_id)
+    session.output.json_line(found)
     if not found.valid:
-        session.output.json_line(found)
-        raise fail(f"entry {found.first_invalid_sequence} is wrong: {found.problem}")
+        where = f"entry {found.first_invalid_sequence}" if found.first_invalid_sequence else "the balance"
+        raise fail(f"{where} is wrong: {found.problem}")
+    if not found.complete:
+        raise fail(f"there was time for {found.entries} entries only, which are as they were made")
     head = f"; the last one's hash is {found.head_hash.hex()}" if found.head_hash else ""
-    session.output.record(found, f"{found.entries} entries are as they were made, and so is the balance{head}")
+    session.output.say(f"{found.entries} entries are as they were made, and so is the balance{head}")

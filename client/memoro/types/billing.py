@@ -234,10 +234,12 @@ class LedgerVerification:
     entries: int
     """How many were checked."""
     first_invalid_sequence: int
-    """0: none is wrong."""
+    """0: none is, and what is wrong, if anything, is the balance."""
     problem: str
     head_hash: bytes
-    """Of the last entry: kept elsewhere, it shows later that nothing before it was changed."""
+    """Of the last entry that was checked: kept elsewhere, it shows later that nothing before it was changed."""
+    complete: bool
+    """The check came to the end of the ledger, and held the balance against it; if not, it needs more time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1366,16 +1366,19 @@ class VerifyLedgerResponse(_message.Message):
     FIRST_INVALID_SEQUENCE_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
     HEAD_HASH_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
     valid: _builtins.bool
     """True when nothing is wrong with what was checked."""
     entries: _builtins.int
     """Entries that were checked."""
     first_invalid_sequence: _builtins.int
-    """The first entry that is wrong; 0: none is."""
+    """The first entry that is wrong; 0: none is, and what is wrong, if anything, is the balance."""
     problem: _builtins.str
     """What is wrong, for people."""
     head_hash: _builtins.bytes
-    """The hash of the last entry: kept elsewhere, it shows later that nothing before it was changed."""
+    """The hash of the last entry that was checked: kept elsewhere, it shows later that nothing before it was changed."""
+    complete: _builtins.bool
+    """True when the check came to the end of the ledger, and held the balance against it. If it did not, give the call more time."""
     def __init__(
         self,
         *,
@@ -1384,10 +1387,11 @@ class VerifyLedgerResponse(_message.Message):
         first_invalid_sequence: _builtins.int = ...,
         problem: _builtins.str = ...,
         head_hash: _builtins.bytes = ...,
+        complete: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "first_invalid_sequence", b"first_invalid_sequence", "head_hash", b"head_hash", "problem", b"problem", "valid", b"valid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "entries", b"entries", "first_invalid_sequence", b"first_invalid_sequence", "head_hash", b"head_hash", "problem", b"problem", "valid", b"valid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from memoro_core.billing.errors import insufficient_credits
 from memoro_core.billing.model import Deferred, HoldRequest, HoldVerdict, Refused
@@ -17,42 +17,48 @@ from memoro_core.memory.service import content_hash
 from memoro_core.postgres.credit_holds import CreditHolds
 from memoro_core.postgres.database import Connection
 from memoro_core.postgres.queries import load_queries
-from memoro_core.postgres.replays import find_all_in, forget_all_in, record_all_in
+from memoro_core.postgres.replays import find_all_in
 
 _SQL: Final = load_queries("memories")
+T = TypeVar("T")
+
+
+class Overtaken(Exception):
+    """A request that something was held for has been done by another transaction: nothing of this one may stay."""
 
 
 async def accept_in(
-    connection: Connection, holds: CreditHolds, tenant_id: TenantId, drafts: Sequence[Draft]
+    connection: Connection, holds: CreditHolds, tenant_id: TenantId, drafts: Sequence[Draft], *, ask_first: bool
 ) -> Sequence[Stored | Replay | MemoroError | None]:
     """Stores drafts of one text each; a verdict per draft.
 
-    None for one that has to be tried again: its request id came twice, and what came first with it was refused.
+    Hardly a request is known before, so that with `ask_first` false nobody asks: what turns out to be known, after
+    something was held for it, raises Overtaken, and the transaction is to be made again. None for a draft that is to be
+    tried again: its request id came twice, and what came first with it was refused.
     """
-    if any(draft.job.cost_bound for draft in drafts):
-        return await _accept_paid(connection, holds, tenant_id, drafts)
-    stored = await _store(connection, tenant_id, drafts, [draft.idempotency for draft in drafts])
-    return await _with_replays(connection, tenant_id, drafts, stored)
-
-
-async def _accept_paid(
-    connection: Connection, holds: CreditHolds, tenant_id: TenantId, drafts: Sequence[Draft]
-) -> Sequence[Stored | Replay | MemoroError | None]:
-    # Requests first: what is known holds nothing, and is not refused either.
-    new = await record_all_in(connection, tenant_id, drafts)
-    verdicts: dict[JobId, Stored | MemoroError] = {}
+    if not any(draft.job.cost_bound for draft in drafts):
+        stored = await _store(connection, tenant_id, drafts)
+        return await _with_replays(connection, tenant_id, drafts, stored)
+    new = drafts
+    if ask_first:
+        # What is known holds nothing, and is not refused either.
+        known = await find_all_in(connection, tenant_id, _requests(drafts))
+        new = [draft for draft in drafts if draft.idempotency not in known]
+    new = _first_of_each(new)
     accepted: list[Draft] = []
-    refused: list[Draft] = []
-    first = [draft for draft in drafts if draft.job.id in new]
-    for draft, job in zip(first, await hold_in(connection, holds, tenant_id, first), strict=True):
+    refused: list[tuple[Draft, MemoroError]] = []
+    for draft, job in zip(new, await hold_in(connection, holds, tenant_id, new), strict=True):
         if isinstance(job, MemoroError):
-            verdicts[draft.job.id] = job
-            refused.append(draft)
+            refused.append((draft, job))
         else:
             accepted.append(draft if job is draft.job else replace(draft, job=job))
-    await forget_all_in(connection, tenant_id, refused)
-    verdicts.update(await _store(connection, tenant_id, accepted, [None] * len(accepted)))
-    return await _with_replays(connection, tenant_id, drafts, verdicts)
+    stored = await _store(connection, tenant_id, accepted)
+    if len(stored) < len(accepted):
+        raise Overtaken
+    # Another transaction may have done them, while this one waited for the account.
+    known = await find_all_in(connection, tenant_id, _requests([draft for draft, _ in refused]))
+    errors = {draft.job.id: error for draft, error in refused if draft.idempotency not in known}
+    return await _with_replays(connection, tenant_id, drafts, {**stored, **errors})
 
 
 async def hold_in(
@@ -87,9 +93,7 @@ def _judged(tenant_id: TenantId, job: Job, verdict: HoldVerdict) -> Job | Memoro
     return job
 
 
-async def _store(
-    connection: Connection, tenant_id: TenantId, drafts: Sequence[Draft], requests: Sequence[Idempotency | None]
-) -> dict[JobId, Stored]:
+async def _store(connection: Connection, tenant_id: TenantId, drafts: Sequence[Draft]) -> dict[JobId, Stored]:
     """Stores the drafts, those that are known by their requests left out."""
     if not drafts:
         return {}
@@ -106,16 +110,16 @@ async def _store(
         [draft.memories[0].metadata for draft in drafts],
         [draft.memories[0].occurred_at for draft in drafts],
         [draft.job.priority for draft in drafts],
-        [request.request_id if request else None for request in requests],
-        [request.fingerprint if request else None for request in requests],
+        [draft.idempotency.request_id if draft.idempotency else None for draft in drafts],
+        [draft.idempotency.fingerprint if draft.idempotency else None for draft in drafts],
         first.stages,
         first.max_attempts,
         [first_event(draft.job) for draft in drafts],
         [draft.run_by_caller for draft in drafts],
-        [draft.job.trace_parent for draft in drafts],
-        [draft.job.cost_bound for draft in drafts],
-        [draft.job.deferral_reason for draft in drafts],
-        [draft.job.run_at if draft.job.deferral_reason else None for draft in drafts],
+        _sparse([draft.job.trace_parent for draft in drafts]),
+        _sparse([draft.job.cost_bound for draft in drafts]),
+        _sparse([draft.job.deferral_reason for draft in drafts]),
+        _sparse([draft.job.run_at if draft.job.deferral_reason else None for draft in drafts]),
     )
     in_flight = {row["job_id"]: row["hinted"] for row in rows}
     return {
@@ -134,8 +138,30 @@ async def _with_replays(
     """A verdict per draft: those that there are, and for the others what their requests did before."""
     if len(verdicts) == len(drafts):
         return [verdicts[draft.job.id] for draft in drafts]
-    repeated = [draft.idempotency for draft in drafts if draft.idempotency and draft.job.id not in verdicts]
-    known = await find_all_in(connection, tenant_id, repeated)
+    repeated = [draft for draft in drafts if draft.job.id not in verdicts]
+    known = await find_all_in(connection, tenant_id, _requests(repeated))
     return [
         verdicts.get(draft.job.id) or (known.get(draft.idempotency) if draft.idempotency else None) for draft in drafts
     ]
+
+
+def _first_of_each(drafts: Sequence[Draft]) -> Sequence[Draft]:
+    """The drafts without those whose request id came before among them."""
+    seen: set[str] = set()
+    first = []
+    for draft in drafts:
+        if draft.idempotency is None:
+            first.append(draft)
+        elif draft.idempotency.request_id not in seen:
+            seen.add(draft.idempotency.request_id)
+            first.append(draft)
+    return first
+
+
+def _requests(drafts: Sequence[Draft]) -> Sequence[Idempotency]:
+    return [draft.idempotency for draft in drafts if draft.idempotency]
+
+
+def _sparse(values: Sequence[T]) -> Sequence[T]:
+    """The values, or none of them where all are nothing: the statement takes what is missing for nothing."""
+    return values if any(values) else ()

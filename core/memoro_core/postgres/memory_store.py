@@ -15,7 +15,7 @@ from memoro_core.jobs.model import Job
 from memoro_core.memory.model import Memory, MemoryFilter
 from memoro_core.memory.ports import Draft, Replay, Stored
 from memoro_core.memory.service import content_hash
-from memoro_core.postgres.acceptance import accept_in, first_event, hold_in
+from memoro_core.postgres.acceptance import Overtaken, accept_in, first_event, hold_in
 from memoro_core.postgres.credit_holds import CreditHolds
 from memoro_core.postgres.database import Connection, Database
 from memoro_core.postgres.graph_traces import remove_traces_in
@@ -35,8 +35,7 @@ class PostgresMemoryStore:
 
     async def accept(self, tenant_id: TenantId, drafts: Sequence[Draft]) -> Sequence[Stored | Replay | Exception]:
         try:
-            async with self._database.tenant_tx(tenant_id) as connection:
-                verdicts = await accept_in(connection, self._holds, tenant_id, drafts)
+            verdicts = await self._accept(tenant_id, drafts)
         except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
             # One draft that PostgreSQL can't take must not take down those that happened to come with it.
             if len(drafts) == 1:
@@ -197,6 +196,18 @@ class PostgresMemoryStore:
     async def find_request(self, tenant_id: TenantId, idempotency: Idempotency) -> Replay | None:
         async with self._database.tenant_tx(tenant_id) as connection:
             return await find_in(connection, tenant_id, idempotency)
+
+    async def _accept(
+        self, tenant_id: TenantId, drafts: Sequence[Draft]
+    ) -> Sequence[Stored | Replay | MemoroError | None]:
+        ask_first = False
+        while True:
+            try:
+                async with self._database.tenant_tx(tenant_id) as connection:
+                    return await accept_in(connection, self._holds, tenant_id, drafts, ask_first=ask_first)
+            except Overtaken:
+                # Each time more of the requests are known.
+                ask_first = True
 
     async def _hold(self, connection: Connection, tenant_id: TenantId, draft: Draft) -> Job:
         """The job as it is to be stored. Raises INSUFFICIENT_CREDITS."""

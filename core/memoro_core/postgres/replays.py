@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from memoro_core.errors import MemoroError
 from memoro_core.idempotency import Idempotency, request_id_reused
 from memoro_core.ids import JobId, MemoryId, TenantId
-from memoro_core.memory.ports import Draft, Replay
+from memoro_core.memory.ports import Replay
 from memoro_core.postgres.database import Connection
 from memoro_core.postgres.queries import load_queries
 
@@ -54,31 +54,6 @@ async def find_in(connection: Connection, tenant_id: TenantId, idempotency: Idem
     if isinstance(verdict, MemoroError):
         raise verdict
     return verdict
-
-
-async def record_all_in(connection: Connection, tenant_id: TenantId, drafts: Sequence[Draft]) -> Collection[JobId]:
-    """Remembers adds; the jobs of those that are new. An add without a request id always is."""
-    named = [(draft, draft.idempotency) for draft in drafts if draft.idempotency]
-    new = {draft.job.id for draft in drafts if draft.idempotency is None}
-    if named:
-        rows = await connection.fetch(
-            _SQL["record_requests"],
-            tenant_id,
-            [idempotency.request_id for _, idempotency in named],
-            [idempotency.fingerprint for _, idempotency in named],
-            [draft.memories[0].id for draft, _ in named],
-            [draft.job.id for draft, _ in named],
-            [draft.job.created_at for draft, _ in named],
-        )
-        new.update(row["job_id"] for row in rows)
-    return new
-
-
-async def forget_all_in(connection: Connection, tenant_id: TenantId, drafts: Sequence[Draft]) -> None:
-    """Takes back what this transaction has remembered of adds, which are refused."""
-    request_ids = [draft.idempotency.request_id for draft in drafts if draft.idempotency]
-    if request_ids:
-        await connection.execute(_SQL["forget_requests"], tenant_id, request_ids)
 
 
 async def find_all_in(

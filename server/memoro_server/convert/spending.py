@@ -94,6 +94,7 @@ def from_verification(found: Verification) -> admin_service_pb2.VerifyLedgerResp
         first_invalid_sequence=found.first_invalid_seq,
         problem=found.problem,
         head_hash=found.head_hash,
+        complete=found.complete,
     )
 
 

@@ -120,7 +120,7 @@ async def test_a_job_is_held_for_settled_and_told_of(operator: AsyncClient, paye
     house = LedgerAccount.REVENUE, LedgerAccount.PROVIDER_COST, LedgerAccount.ROUNDING
     assert sum(costs.house.get(account, 0) for account in house) == charged
     proof = await operator.admin.verify_ledger(payer.tenant_id)
-    assert (proof.valid, proof.entries, proof.head_hash) == (True, 3, entries[0].hash)
+    assert (proof.valid, proof.complete, proof.entries, proof.head_hash) == (True, True, 3, entries[0].hash)
 
 
 async def test_each_item_of_a_batch_has_a_verdict(operator: AsyncClient, payer: Payer) -> None:

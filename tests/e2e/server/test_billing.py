@@ -15,7 +15,7 @@ from memoro.v1 import memory_service_pb2 as memory
 from memoro_core.ids import new_id
 from memoro_core.tenancy.model import Scope
 from memoro_server.convert.scalars import from_time
-from tests.support.deployment import Caller, Deployment
+from tests.support.deployment import LOADING, Caller, Deployment
 
 ADD, SET = "BillingService/AddCredits", "BillingService/SetBalance"
 BALANCE, LEDGER = "BillingService/GetBalance", "BillingService/ListLedgerEntries"
@@ -163,7 +163,8 @@ async def test_what_was_used_is_summed_up_as_asked(deployment: Deployment) -> No
         request = memory.CreateMemoryRequest(
             user_id=user, text=f"{user} lives in Oslo.", processing_mode=memory_pb2.PROCESSING_MODE_SYNC
         )
-        assert (await caller.ask("MemoryService/CreateMemory", request)).memory.status == memory_pb2.MEMORY_STATUS_READY
+        made = await caller.ask("MemoryService/CreateMemory", request, timeout=LOADING)
+        assert made.memory.status == memory_pb2.MEMORY_STATUS_READY
     today = datetime.now(UTC).date().isoformat()
     usual = (await caller.ask(USAGE, usage())).rows
     assert {(row.date, row.user_id) for row in usual} == {(today, "")}

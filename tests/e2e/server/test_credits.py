@@ -22,7 +22,7 @@ from memoro_core.billing.money import charge
 from memoro_core.settings import Settings
 from tests.e2e.server.test_billing import balance_of, entries_of
 from tests.fakes.openai_server import FakeOpenAI
-from tests.support.deployment import Caller, Deployment, deployed
+from tests.support.deployment import LOADING, Caller, Deployment, deployed
 from tests.support.domain import fresh_name
 from tests.support.interception import Outcome
 
@@ -160,7 +160,9 @@ async def test_a_job_is_charged_for_what_it_used_and_everyone_is_told(paid: Paid
 
     await paid.give(10**9)
     assert (await paid.estimate()).available == 10**9
-    job = (await paid.caller.ask(CREATE, sync())).job
+    following = paid.caller.stream("JobsService/WatchJobs", jobs.WatchJobsRequest())
+    assert (await following.read()).HasField("heartbeat")
+    job = (await paid.caller.ask(CREATE, sync(), timeout=LOADING)).job
     assert job.state == jobs_pb2.JOB_STATE_SUCCEEDED
     usage = await paid.caller.ask("BillingService/GetUsage", billing.GetUsageRequest())
     (row,) = [it for it in usage.rows if it.provider == "openai"]
@@ -180,8 +182,12 @@ async def test_a_job_is_charged_for_what_it_used_and_everyone_is_told(paid: Paid
     )
     assert (settled.available_after, settled.held_after) == (10**9 - due, 0)
     watching = paid.caller.stream("JobsService/WatchJob", jobs.WatchJobRequest(job_id=job.id))
-    told = [message async for message in watching]
-    assert told[0].snapshot.usage.charged == due
+    snapshot, end = [message async for message in watching]
+    assert (snapshot.snapshot.usage.charged, end.update.usage.charged) == (due, due)
+    while (update := (await following.read()).update).state != jobs_pb2.JOB_STATE_SUCCEEDED:
+        assert update.usage.charged == 0
+    assert update.usage.charged == due
+    following.cancel()
     costs = await paid.operator.ask("AdminService/GetAiCosts", admin.GetAiCostsRequest(tenant_id=balance.tenant_id))
     house = {posting.account: posting.amount for posting in costs.house}
     assert house[billing_pb2.LEDGER_ACCOUNT_PROVIDER_COST] == -(-cost // 10_000)

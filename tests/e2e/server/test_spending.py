@@ -16,7 +16,7 @@ from memoro.v1 import billing_service_pb2 as billing
 from memoro.v1 import memory_service_pb2 as memory
 from memoro_server.convert.scalars import from_time
 from tests.e2e.server.test_billing import NOBODY, PRICES
-from tests.support.deployment import Caller, Deployment
+from tests.support.deployment import LOADING, Caller, Deployment
 from tests.support.domain import fresh_name
 
 PRICE, BUDGET = "AdminService/SetPrice", "AdminService/SetBudget"
@@ -127,6 +127,7 @@ async def test_a_days_costs_are_told_by_operation(deployment: Deployment) -> Non
         memory.CreateMemoryRequest(
             user_id="ann", text="Ann lives in Oslo.", processing_mode=memory_pb2.PROCESSING_MODE_SYNC
         ),
+        timeout=LOADING,
     )
     costs = await operator.ask(COSTS, pb.GetAiCostsRequest(tenant_id=tenant_id))
     assert (costs.date, costs.cost_nano_dollars) == (datetime.now(UTC).date().isoformat(), 0)
@@ -151,7 +152,7 @@ async def test_a_days_costs_are_told_by_operation(deployment: Deployment) -> Non
 async def test_a_ledger_is_checked(deployment: Deployment) -> None:
     operator, caller = await deployment.operator(), await deployment.caller()
     verify = pb.VerifyLedgerRequest(tenant_id=str(caller.tenant_id))
-    assert await operator.ask(VERIFY, verify) == pb.VerifyLedgerResponse(valid=True)
+    assert await operator.ask(VERIFY, verify) == pb.VerifyLedgerResponse(valid=True, complete=True)
     for amount in (1, 2, 3):
         add = billing.AddCreditsRequest(tenant_id=str(caller.tenant_id), amount=amount)
         await operator.ask("BillingService/AddCredits", add)

@@ -224,7 +224,7 @@ def test_costs(memoro: CommandLine) -> None:
 
 
 def test_verify_fails_for_a_ledger_that_is_wrong(memoro: CommandLine) -> None:
-    sound = admin_service_pb2.VerifyLedgerResponse(valid=True, entries=9, head_hash=b"\xab" * 32)
+    sound = admin_service_pb2.VerifyLedgerResponse(valid=True, entries=9, head_hash=b"\xab" * 32, complete=True)
     memoro.server.script("VerifyLedger", sound)
     told = memoro("billing", "verify", "t1").stdout
     assert told == f"9 entries are as they were made, and so is the balance; the last one's hash is {'ab' * 32}\n"
@@ -233,6 +233,10 @@ def test_verify_fails_for_a_ledger_that_is_wrong(memoro: CommandLine) -> None:
     memoro.server.script("VerifyLedger", broken)
     assert memoro("billing", "verify", "t1", code=1).stderr == "error: entry 4 is wrong: its hash is not\n"
     assert memoro.json("billing", "verify", "t1", code=1)[0]["valid"] is False
+    memoro.server.script("VerifyLedger", admin_service_pb2.VerifyLedgerResponse(entries=9, problem="5 are missing"))
+    assert memoro("billing", "verify", "t1", code=1).stderr == "error: the balance is wrong: 5 are missing\n"
+    memoro.server.script("VerifyLedger", admin_service_pb2.VerifyLedgerResponse(valid=True, entries=9))
+    assert "there was time for 9 entries only" in memoro("billing", "verify", "t1", code=1).stderr
 
 
 def test_a_test_alert_tells_what_each_channel_did(memoro: CommandLine) -> None:

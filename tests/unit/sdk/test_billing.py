@@ -250,8 +250,10 @@ async def test_costs_of_a_day(server: ScriptedServer, client: AsyncClient) -> No
 
 async def test_a_ledger_is_verified_and_an_alert_tested(server: ScriptedServer, client: AsyncClient) -> None:
     answer = admin_service_pb2.VerifyLedgerResponse(entries=9, first_invalid_sequence=4, problem="its hash")
-    server.script("VerifyLedger", answer)
+    server.script("VerifyLedger", answer, admin_service_pb2.VerifyLedgerResponse(valid=True, complete=True))
     found = await client.admin.verify_ledger("t1")
+    sound = await client.admin.verify_ledger("t1")
+    assert (sound.valid, sound.complete, found.complete) == (True, True, False)
     assert (found.valid, found.entries, found.first_invalid_sequence, found.problem) == (False, 9, 4, "its hash")
     results = [admin_service_pb2.AlertChannelResult(channel="email", problem="refused")]
     server.script("SendTestAlert", admin_service_pb2.SendTestAlertResponse(results=results))

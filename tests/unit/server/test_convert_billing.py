@@ -316,6 +316,8 @@ def test_what_came_of_a_check_goes_out_whole() -> None:
     assert (found.valid, found.entries, found.first_invalid_sequence) == (False, 4, 5)
     assert (found.problem, found.head_hash) == ("its hash does not fit", b"h" * 32)
     assert from_verification(Verification(4, b"h" * 32)).valid
+    assert from_verification(Verification(4, b"h" * 32)).complete
+    assert not from_verification(Verification(4, b"h" * 32, complete=False)).complete
 
 
 def test_what_a_channel_did_goes_out_without_more() -> None:

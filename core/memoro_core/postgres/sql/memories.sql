@@ -8,8 +8,8 @@
 
 -- name: accept
 -- Stores texts, each with its job, the job's first event and its idempotency record. An item whose request id is known is left
--- out, whole. Arrays are parallel, an element per item. A job that its caller runs itself counts as hinted, room or not. Returns
--- the jobs of the items that were stored, each with whether it is in flight.
+-- out, whole. Arrays are parallel, an element per item; $17 to $20 may be empty instead. A job that its caller runs itself counts
+-- as hinted, room or not. Returns the jobs of the items that were stored, each with whether it is in flight.
 WITH item AS (
     SELECT *
     FROM unnest($2::timestamptz[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bytea[], $8::jsonb[],
@@ -76,7 +76,7 @@ WITH item AS (
                       last_seq, trace_parent, created_at, cost_bound, deferral_reason, deferred_at)
     SELECT $1, job_id, 'memory.enrich', CASE WHEN deferral_reason IS NULL THEN 'QUEUED' ELSE 'DEFERRED' END, priority, user_id,
            ARRAY[memory_id], $13::jsonb, $14, coalesce(deferred_until, created_at), CASE WHEN hinted THEN created_at END, 1,
-           trace_parent, created_at, cost_bound, deferral_reason, CASE WHEN deferral_reason IS NOT NULL THEN created_at END
+           trace_parent, created_at, coalesce(cost_bound, 0), deferral_reason, CASE WHEN deferral_reason IS NOT NULL THEN created_at END
     FROM accepted
     LEFT JOIN placed USING (job_id)
 ), told AS (
@@ -144,22 +144,6 @@ INSERT INTO idempotency_records (tenant_id, request_id, fingerprint, answer, cre
 VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (tenant_id, request_id) DO NOTHING
 RETURNING request_id;
-
--- name: record_requests
--- Remembers what adds do, those whose request id is known left out. Arrays are parallel, an element per item; ids that come twice
--- are the first one's. Returns the jobs of the items whose ids were new.
-INSERT INTO idempotency_records (tenant_id, request_id, fingerprint, answer, created_at)
-SELECT $1, request_id, fingerprint, jsonb_build_object('memory_ids', jsonb_build_array(memory_id), 'job_id', job_id), created_at
-FROM unnest($2::text[], $3::bytea[], $4::uuid[], $5::uuid[], $6::timestamptz[]) WITH ORDINALITY
-    AS item (request_id, fingerprint, memory_id, job_id, created_at, place)
--- Always in one order, so that two such statements never wait for each other.
-ORDER BY request_id, place
-ON CONFLICT (tenant_id, request_id) DO NOTHING
-RETURNING (answer ->> 'job_id')::uuid AS job_id;
-
--- name: forget_requests
--- Forgets what this transaction has remembered: the requests were refused, and may come again.
-DELETE FROM idempotency_records WHERE tenant_id = $1 AND request_id = ANY ($2::text[]);
 
 -- name: find_requests
 -- What known request ids did.

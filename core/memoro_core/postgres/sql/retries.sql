@@ -16,19 +16,22 @@ SELECT job_id FROM jobs WHERE tenant_id = $1 AND retry_of = $2;
 -- name: lock_work
 -- What `retry` of these jobs will be about: the memories of each that has no retry yet, with its user, held until the transaction
 -- ends. Always in one order, so that two such statements never wait for each other.
-SELECT memories.memory_id, memories.user_id, memories.kind, memories.text, memories.metadata, memories.status,
-       memories.conversation_id, memories.position, memories.role, memories.speaker, memories.occurred_at, memories.job_id,
-       memories.version, memories.created_at, memories.updated_at
-FROM memories
-WHERE tenant_id = $1
-  AND memory_id = ANY (ARRAY(SELECT unnest(old.memory_ids)
-                             FROM jobs AS old
-                             WHERE old.tenant_id = $1 AND old.job_id = ANY ($2::uuid[]) AND old.state IN ('FAILED', 'CANCELLED')
-                               AND NOT EXISTS (SELECT FROM jobs AS other
-                                               WHERE other.tenant_id = $1 AND other.retry_of = old.job_id)))
-  AND job_id = ANY ($2::uuid[]) AND status = 'FAILED'
-ORDER BY memory_id
-FOR UPDATE;
+SELECT work.*
+FROM (
+    SELECT DISTINCT unnest(old.memory_ids) AS memory_id
+    FROM jobs AS old
+    WHERE old.tenant_id = $1 AND old.job_id = ANY ($2::uuid[]) AND old.state IN ('FAILED', 'CANCELLED')
+      AND NOT EXISTS (SELECT FROM jobs AS other WHERE other.tenant_id = $1 AND other.retry_of = old.job_id)
+    ORDER BY memory_id
+) AS named
+-- One by one: all at once, the planner would go through all memories of a tenant that it thinks small.
+CROSS JOIN LATERAL (
+    SELECT memory_id, user_id, kind, text, metadata, status, conversation_id, position, role, speaker, occurred_at, job_id,
+           version, created_at, updated_at
+    FROM memories
+    WHERE tenant_id = $1 AND memory_id = named.memory_id AND job_id = ANY ($2::uuid[]) AND status = 'FAILED'
+    FOR UPDATE
+) AS work;
 
 -- name: retry
 -- Makes a job of each of these ended jobs that has none yet, for those of its memories that it left FAILED and that are still
