@@ -108,7 +108,7 @@ COMMENT ON COLUMN credit_holds.amount IS 'What is set aside, extensions included
 COMMENT ON COLUMN credit_holds.margin_basis_points IS 'As it was when the job was accepted.';
 COMMENT ON COLUMN credit_holds.day IS 'The day whose budgets it is a part of.';
 COMMENT ON COLUMN credit_holds.scopes IS 'Which budgets of that day: those that were set when the job was accepted.';
-CREATE INDEX credit_holds_pending ON credit_holds (tenant_id) WHERE state = 'PENDING';
+CREATE INDEX credit_holds_pending ON credit_holds (tenant_id, job_id) WHERE state = 'PENDING';
 
 --------------------------------------------------------------------------------------------------------- prices and calls
 

@@ -219,22 +219,21 @@ class CreditModel:
 
     def cost(self, job_id: JobId) -> tuple[int, int]:
         calls = self.calls.get(job_id, [])
-        pico = fees = 0
+        pico, fees = 0, Counter[int]()
         for call in calls:
             if call.state == "OPEN":
                 again = [
-                    one.tokens
+                    (one.attempt, calls.index(one), one.tokens)
                     for one in calls
-                    if one.state == "DONE"
-                    and not one.failed
-                    and (one.attempt != call.attempt, one.request) == (True, call.request)
+                    if one.state == "DONE" and not one.failed and one.request == call.request
                 ]
                 call.state = "PRESUMED"
-                call.tokens = again[0] if again else call.tokens
+                call.tokens = min(again)[-1] if again else call.tokens
             elif call.state == "DONE" and not call.failed:
-                fees += call.fee * call.items
+                fees[call.attempt] += call.fee * call.items
             pico += call.tokens * call.price
-        return pico, fees
+        # A text that was worked on in several attempts is paid for once.
+        return pico, max(fees.values(), default=0)
 
     # ---------------------------------------------------------------------------------------------- grants
 

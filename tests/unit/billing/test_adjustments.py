@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memoro_core.billing.adjustments import give, set_available
@@ -20,6 +20,7 @@ from tests.support.billing import HOUR, NOW, account, balanced, some_grants, tot
 NEW = GrantId(UUID(int=99))
 
 
+@settings(deadline=None)
 @given(some_grants(), st.data())
 def test_what_is_available_is_what_was_asked_for_and_grants_fit_it(
     grants: Sequence[Grant], data: st.DataObject

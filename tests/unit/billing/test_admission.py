@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memoro_core.billing.admission import admit, hold
@@ -26,6 +26,7 @@ from memoro_core.ids import JobId
 from tests.support.billing import DAY_END, NOW, TENANT, USERS, account, balanced, job, some_days, some_requests
 
 
+@settings(deadline=None)
 @given(some_requests(), st.integers(0, 2000), some_days())
 def test_verdicts_are_those_of_one_after_the_other(
     requests: Sequence[HoldRequest], available: int, days: Sequence[BudgetDay]
@@ -52,6 +53,7 @@ def test_verdicts_are_those_of_one_after_the_other(
     assert {day.key: day for day in together.days} == {day.key: day for day in budgets}
 
 
+@settings(deadline=None)
 @given(some_requests(), st.integers(0, 2000), some_days())
 def test_nothing_is_overdrawn_and_nobody_turned_away_who_fits(
     requests: Sequence[HoldRequest], available: int, days: Sequence[BudgetDay]

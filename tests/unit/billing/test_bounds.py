@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memoro_core.billing import money
@@ -67,6 +67,7 @@ def test_a_fee_is_for_each_text_and_without_margin() -> None:
     assert bounds(prices, extracts=False).bound(messages("one", "two", "three"), at=NOW) == 3 * 7
 
 
+@settings(deadline=None)
 @given(st.lists(WORDS, min_size=1, max_size=4), PRICE, PRICE, PRICE, st.integers(0, 10**6), st.integers(0, 100_000))
 def test_an_estimate_has_the_lines_that_the_bound_is_made_of(
     words: list[str], embed: int, read: int, written: int, fee: int, margin: int
@@ -83,6 +84,7 @@ def test_an_estimate_has_the_lines_that_the_bound_is_made_of(
     )
 
 
+@settings(deadline=None)
 @given(
     st.lists(WORDS, min_size=1, max_size=4),
     st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=MAX_PRECEDING_CHARS), max_size=MAX_PRECEDING),

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memoro_core.billing.budgets import THRESHOLDS, extend, refuse, reserve, room, settle, tell
@@ -17,6 +17,7 @@ EMPTY = BudgetDay(BudgetKey(BudgetScope.DEPLOYMENT), NOW.date(), 1000)
 OPEN, HALF_OPEN = BreakerState.OPEN, BreakerState.HALF_OPEN
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-400, 400), max_size=20), st.integers(0, 1000))
 def test_each_threshold_is_told_once_whatever_comes_and_goes(changes: Sequence[int], limit: int) -> None:
     heard: list[int] = []
@@ -68,6 +69,7 @@ def test_an_extension_is_set_aside_even_above_the_ceiling() -> None:
     assert (above.committed, above.state, above.needed) == (1001, OPEN, 1)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 1000), st.data())
 def test_a_settlement_commits_no_more_than_was_reserved(amount: int, data: st.DataObject) -> None:
     charge = data.draw(st.integers(0, amount))

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memoro_core.billing.calendar import Calendar
@@ -23,6 +23,7 @@ ZONES = [
 ]
 
 
+@settings(deadline=None)
 @given(
     zone=st.sampled_from(ZONES),
     now=st.datetimes(datetime(2000, 1, 1), datetime(2035, 1, 1), timezones=st.just(UTC)),

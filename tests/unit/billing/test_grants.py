@@ -7,7 +7,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memoro_core.billing.grants import changed_by, consume, expire, in_order_of_use, lapse, next_expiry
@@ -33,6 +33,7 @@ def test_the_lowest_priority_comes_first_then_what_expires_first_then_the_oldest
     assert in_order_of_use(reversed(ordered)) == ordered
 
 
+@settings(deadline=None)
 @given(some_grants(), st.data())
 def test_what_is_taken_is_taken_from_the_first(grants: Sequence[Grant], data: st.DataObject) -> None:
     amount = data.draw(st.integers(0, total(grants)))
@@ -50,12 +51,14 @@ def test_what_is_taken_is_taken_from_the_first(grants: Sequence[Grant], data: st
         assert all(one.remaining == 0 for one in untouched_before)
 
 
+@settings(deadline=None)
 @given(some_grants())
 def test_more_than_there_is_can_not_be_taken(grants: Sequence[Grant]) -> None:
     with pytest.raises(ValueError, match="1 less"):
         consume(grants, total(grants) + 1)
 
 
+@settings(deadline=None)
 @given(some_grants(), st.data())
 def test_what_is_held_is_never_lost(grants: Sequence[Grant], data: st.DataObject) -> None:
     held = data.draw(st.integers(0, total(grants)))
@@ -71,6 +74,7 @@ def test_what_is_held_is_never_lost(grants: Sequence[Grant], data: st.DataObject
     assert total(ended) == sum(one.remaining for one in grants if not one.expires_at or one.expires_at > NOW)
 
 
+@settings(deadline=None)
 @given(some_grants(), st.data())
 def test_it_does_not_matter_whether_a_hold_ends_before_or_after_an_expiry_is_seen_to(
     grants: Sequence[Grant], data: st.DataObject

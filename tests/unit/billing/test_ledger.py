@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memoro_core.billing.ledger import Movement, difference, entry_hash, post, problem_of, replay
@@ -59,6 +59,7 @@ def histories(draw: st.DrawFn) -> Sequence[Movement]:
     return made
 
 
+@settings(deadline=None)
 @given(histories(), st.integers(0, 12))
 def test_entries_make_the_account_however_they_are_posted(movements: Sequence[Movement], cut: int) -> None:
     at_once, entries = post(CreditAccount(TENANT), movements, NOW)
@@ -72,6 +73,7 @@ def test_entries_make_the_account_however_they_are_posted(movements: Sequence[Mo
     assert not difference(at_once, replay(TENANT, entries))
 
 
+@settings(deadline=None)
 @given(histories().filter(bool), st.data())
 def test_no_part_of_an_entry_can_be_changed_unseen(movements: Sequence[Movement], data: st.DataObject) -> None:
     _, entries = post(CreditAccount(TENANT), movements, NOW)
@@ -95,6 +97,7 @@ def test_no_part_of_an_entry_can_be_changed_unseen(movements: Sequence[Movement]
     assert changed.hash != entry_hash(before.last_hash, changed)
 
 
+@settings(deadline=None)
 @given(causes, causes)
 def test_causes_that_differ_have_other_hashes(one: Cause, other: Cause) -> None:
     def hashed(cause: Cause) -> bytes:

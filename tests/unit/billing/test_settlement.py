@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memoro_core.billing.ledger import post
@@ -26,6 +26,7 @@ def held(amount: int, margin: int = 5_000) -> Hold:
     return Hold(job(1), USERS[0], amount, margin, NOW.date(), ())
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**16), costs, margins)
 def test_the_house_and_the_tenant_get_theirs_to_the_fraction(amount: int, cost: Cost, margin: int) -> None:
     settlement = settle(held(amount, margin), cost)

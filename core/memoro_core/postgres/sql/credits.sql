@@ -1,5 +1,9 @@
 -- Accounts, their entries, grants and holds. Whatever moves money locks the account first, decides in Python, and writes what was
 -- decided. Locks are taken in this order: jobs, holds, the account, budgets.
+--
+-- What is joined by key is looked up key by key, or names all keys beside: of a tenant of which the planner does not know yet how
+-- much it has, it would think that it has next to nothing, and read all of it. Where an index begins with the tenant alone, its id
+-- stands as (SELECT $1), for which the planner takes the average tenant.
 
 -- name: lock_for_holds
 -- Locks the account, and the budgets of day $3 that bound jobs of the users $2: a row for each budget, with nothing of the day when
@@ -45,9 +49,11 @@ ON CONFLICT DO NOTHING;
 -- those in $2 were not admitted, have holds already: a transaction that the account's lock was waited for may have made them.
 -- Returns those: then nothing was written.
 WITH known AS MATERIALIZED (
-    SELECT job_id
-    FROM credit_holds
-    WHERE tenant_id = $1 AND job_id = ANY ($2::uuid[] || $12::uuid[])
+    SELECT one.job_id
+    FROM unnest($2::uuid[] || $12::uuid[]) AS asked (job_id)
+    CROSS JOIN LATERAL (
+        SELECT job_id FROM credit_holds WHERE tenant_id = $1 AND credit_holds.job_id = asked.job_id LIMIT 1
+    ) AS one
 ), account AS (
     UPDATE credit_accounts
     SET available = $3, held = $4, is_low = $5, last_seq = $6, last_hash = $7
@@ -133,46 +139,63 @@ WHERE budget_days.tenant_id = budget.tenant_id AND budget_days.scope = budget.sc
 
 -- name: lock_ended
 -- Locks the holds that have not ended of those jobs $2 that have, by job.
-SELECT credit_holds.job_id, credit_holds.user_id, amount, margin_basis_points, day, scopes
-FROM jobs
-JOIN credit_holds ON credit_holds.tenant_id = jobs.tenant_id AND credit_holds.job_id = jobs.job_id
-WHERE jobs.tenant_id = $1 AND jobs.job_id = ANY ($2::uuid[]) AND jobs.state IN ('SUCCEEDED', 'FAILED', 'CANCELLED')
-  AND credit_holds.state = 'PENDING'
-ORDER BY credit_holds.job_id
-FOR UPDATE OF credit_holds;
+SELECT one.job_id, user_id, amount, margin_basis_points, day, scopes
+FROM (SELECT DISTINCT unnest($2::uuid[]) AS job_id ORDER BY 1) AS ended
+CROSS JOIN LATERAL (
+    SELECT job_id, user_id, amount, margin_basis_points, day, scopes
+    FROM credit_holds
+    WHERE tenant_id = $1 AND credit_holds.job_id = ended.job_id AND state = 'PENDING'
+      AND EXISTS (
+          SELECT FROM jobs
+          WHERE jobs.tenant_id = $1 AND jobs.job_id = ended.job_id AND jobs.state IN ('SUCCEEDED', 'FAILED', 'CANCELLED'))
+    FOR UPDATE OF credit_holds
+) AS one;
 
 -- name: settle_calls
 -- What the calls of the jobs $2 cost: the provider's part of all of them, and the fees of one attempt, that which brought the most,
 -- because a text that is worked on once more is paid for once. Calls whose answer was lost are taken for what the same call used
 -- when it was made again, or else for the most that they may have used.
-WITH presumed AS (
-    UPDATE ai_calls
-    SET state = 'PRESUMED', ended_at = $3, input_tokens = coalesce(again.input_tokens, ai_calls.input_tokens),
-        output_tokens = coalesce(again.output_tokens, ai_calls.output_tokens)
-    FROM ai_calls AS lost
+WITH calls AS MATERIALIZED (
+    SELECT one.job_id, attempt, call, operation, state, failed, request_hash, input_tokens, output_tokens, items, fee,
+           cost_pico_dollars
+    FROM unnest($2::uuid[]) AS ended (job_id)
+    CROSS JOIN LATERAL (
+        SELECT job_id, attempt, call, operation, state, failed, request_hash, input_tokens, output_tokens, items, fee,
+               cost_pico_dollars
+        FROM ai_calls
+        WHERE tenant_id = (SELECT $1::uuid) AND ai_calls.job_id = ended.job_id
+        ORDER BY attempt, call
+    ) AS one
+), lost AS (
+    SELECT calls.job_id, calls.attempt, calls.call, coalesce(again.input_tokens, calls.input_tokens) AS input_tokens,
+           coalesce(again.output_tokens, calls.output_tokens) AS output_tokens
+    FROM calls
     LEFT JOIN LATERAL (
         SELECT input_tokens, output_tokens
-        FROM ai_calls AS twin
-        WHERE twin.tenant_id = lost.tenant_id AND twin.job_id = lost.job_id
-          AND twin.operation = lost.operation AND twin.request_hash = lost.request_hash AND twin.state = 'DONE'
-          AND NOT twin.failed
+        FROM calls AS twin
+        WHERE twin.job_id = calls.job_id AND twin.operation = calls.operation AND twin.request_hash = calls.request_hash
+          AND twin.state = 'DONE' AND NOT twin.failed
         ORDER BY twin.attempt, twin.call
         LIMIT 1
     ) AS again ON true
-    WHERE lost.tenant_id = $1 AND lost.job_id = ANY ($2::uuid[]) AND lost.state = 'OPEN'
-      AND ai_calls.tenant_id = lost.tenant_id AND ai_calls.job_id = lost.job_id AND ai_calls.attempt = lost.attempt
+    WHERE calls.state = 'OPEN'
+), presumed AS (
+    UPDATE ai_calls
+    SET state = 'PRESUMED', ended_at = $3, input_tokens = lost.input_tokens, output_tokens = lost.output_tokens
+    FROM lost
+    WHERE ai_calls.tenant_id = (SELECT $1::uuid) AND ai_calls.job_id = lost.job_id AND ai_calls.attempt = lost.attempt
       AND ai_calls.call = lost.call
-    RETURNING ai_calls.job_id, ai_calls.attempt, ai_calls.cost_pico_dollars, 0::bigint AS fee
+    RETURNING ai_calls.job_id, ai_calls.attempt, ai_calls.cost_pico_dollars
 )
 SELECT job_id, sum(pico_dollars)::numeric AS pico_dollars, max(fees)::numeric AS fees
 FROM (
     SELECT job_id, attempt, sum(cost_pico_dollars) AS pico_dollars, sum(fee) AS fees
     FROM (
         SELECT job_id, attempt, cost_pico_dollars, CASE WHEN state = 'DONE' AND NOT failed THEN fee * items ELSE 0 END AS fee
-        FROM ai_calls
-        WHERE tenant_id = $1 AND job_id = ANY ($2::uuid[]) AND state <> 'OPEN'
+        FROM calls
+        WHERE state <> 'OPEN'
         UNION ALL
-        SELECT job_id, attempt, cost_pico_dollars, fee FROM presumed
+        SELECT job_id, attempt, cost_pico_dollars, 0 FROM presumed
     ) AS call
     GROUP BY job_id, attempt
 ) AS attempt
@@ -185,7 +208,7 @@ WITH ended AS (
     UPDATE credit_holds
     SET state = CASE WHEN one.charged > 0 THEN 'CAPTURED' ELSE 'RELEASED' END, charged = one.charged, resolved_at = $4
     FROM unnest($2::uuid[], $3::bigint[]) AS one (job_id, charged)
-    WHERE credit_holds.tenant_id = $1 AND credit_holds.job_id = one.job_id
+    WHERE credit_holds.tenant_id = $1 AND credit_holds.job_id = ANY ($2::uuid[]) AND credit_holds.job_id = one.job_id
 ), locked AS MATERIALIZED (
     SELECT budget_days.tenant_id, budget_days.scope, budget_days.user_id, budget_days.day, budget.reserved, budget.charged
     FROM jsonb_to_recordset($5::jsonb) AS budget (
