@@ -39,6 +39,26 @@ class Paid:
     operator: Caller
     caller: Caller
     model: str
+    provider: FakeOpenAI
+
+    async def price(self, *, input_price: int, output_price: int = 0, fee: int = 0) -> None:
+        """Sets what extraction costs, and waits until it is known."""
+        await self.operator.ask(
+            "AdminService/SetPrice",
+            admin.SetPriceRequest(
+                provider="openai",
+                model=self.model,
+                operation=billing_pb2.AI_OPERATION_EXTRACT,
+                input_price=input_price,
+                output_price=output_price,
+                fee=fee,
+            ),
+        )
+        async with asyncio.timeout(2.5):
+            while (
+                await self.caller.call(ESTIMATE, billing.EstimateCostRequest(create_memory=create()))
+            ).code is not grpc.StatusCode.OK:
+                await asyncio.sleep(0.05)
 
     async def give(self, amount: int) -> None:
         request = billing.AddCreditsRequest(tenant_id=str(self.caller.tenant_id), amount=amount)
@@ -69,27 +89,12 @@ async def unpriced(settings: Settings) -> AsyncIterator[Paid]:
             "price_refresh": 0.05,
         }
         async with deployed(settings.model_copy(update=own)) as deployment:
-            yield Paid(deployment, await deployment.operator(), await deployment.caller(), model)
+            yield Paid(deployment, await deployment.operator(), await deployment.caller(), model, provider)
 
 
 @pytest_asyncio.fixture
 async def paid(unpriced: Paid) -> Paid:
-    await unpriced.operator.ask(
-        "AdminService/SetPrice",
-        admin.SetPriceRequest(
-            provider="openai",
-            model=unpriced.model,
-            operation=billing_pb2.AI_OPERATION_EXTRACT,
-            input_price=INPUT_PRICE,
-            output_price=OUTPUT_PRICE,
-            fee=FEE,
-        ),
-    )
-    async with asyncio.timeout(2.5):
-        while (
-            await unpriced.caller.call(ESTIMATE, billing.EstimateCostRequest(create_memory=create()))
-        ).code is not grpc.StatusCode.OK:
-            await asyncio.sleep(0.05)
+    await unpriced.price(input_price=INPUT_PRICE, output_price=OUTPUT_PRICE, fee=FEE)
     return unpriced
 
 
@@ -194,6 +199,22 @@ async def test_a_job_is_charged_for_what_it_used_and_everyone_is_told(paid: Paid
     assert sum(house[account] for account in house if account != billing_pb2.LEDGER_ACCOUNT_GRANTED) == due
     verify = admin.VerifyLedgerRequest(tenant_id=balance.tenant_id)
     assert (await paid.operator.ask("AdminService/VerifyLedger", verify)).valid
+
+
+async def test_five_hundred_tokens_at_a_hundredth_of_a_cent_a_thousand_cost_7500_micro_credits(
+    unpriced: Paid,
+) -> None:
+    """$0.00005, and half of it on top: $0.000075."""
+    unpriced.provider.tokens_of = lambda _: 500
+    await unpriced.price(input_price=100_000)
+    await unpriced.give(10**9)
+    job = (await unpriced.caller.ask(CREATE, sync(), timeout=LOADING)).job
+    assert (job.usage.input_tokens >= 500, job.usage.charged) == (True, 7_500)
+    settled, _ = await entries_of(unpriced.caller, job_id=job.id)
+    moved = {posting.account: posting.amount for posting in settled.postings}
+    assert moved[billing_pb2.LEDGER_ACCOUNT_PROVIDER_COST] == 5_000
+    assert moved[billing_pb2.LEDGER_ACCOUNT_REVENUE] == 2_500
+    assert settled.available_after == 10**9 - 7_500
 
 
 async def test_over_its_budget_a_job_is_put_off_and_holds_nothing(paid: Paid) -> None:
