@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar, cast
 
 import pytest
-from hypothesis import HealthCheck
+from hypothesis import HealthCheck, Phase
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -190,6 +190,8 @@ def test_budgets_keep_to_their_model(settings: Settings) -> None:
             settings=profile(
                 max_examples=20,
                 stateful_step_count=30,
+                # Shortening a failed history takes minutes.
+                phases=set(Phase) - {Phase.shrink, Phase.explain},
                 deadline=None,
                 print_blob=True,
                 suppress_health_check=list(HealthCheck),
