@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar, cast
 
 import pytest
-from hypothesis import HealthCheck
+from hypothesis import HealthCheck, Phase
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -24,7 +24,7 @@ from memoro_core.errors import MemoroError, Reason
 from memoro_core.ids import UserId
 from memoro_core.jobs.model import JobRef, JobState
 from memoro_core.settings import Settings
-from tests.support.budget_model import BudgetModel, DayModel, PaidJob
+from tests.support.budget_model import CLOSED, BudgetModel, DayModel, PaidJob
 from tests.support.budgets import Spending, open_spending
 from tests.support.domain import open_domain
 
@@ -103,6 +103,13 @@ class BudgetMachine(RuleBasedStateMachine):
             self.model.limits.pop(scope, None)
         else:
             self.model.limits[scope] = limit
+
+    @rule(number=numbers)
+    def reset_what_is_open(self, number: int) -> None:
+        today = self.spending.now.date()
+        among = [key for (day, key), one in self.model.days.items() if day == today and one.state is not CLOSED]
+        if among:
+            self.reset(*among[number % len(among)])
 
     @rule(scope=scopes, user=users)
     def reset(self, scope: BudgetScope, user: UserId) -> None:
@@ -183,6 +190,8 @@ def test_budgets_keep_to_their_model(settings: Settings) -> None:
             settings=profile(
                 max_examples=20,
                 stateful_step_count=30,
+                # Shortening a failed history takes minutes.
+                phases=set(Phase) - {Phase.shrink, Phase.explain},
                 deadline=None,
                 print_blob=True,
                 suppress_health_check=list(HealthCheck),
