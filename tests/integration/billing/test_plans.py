@@ -102,7 +102,7 @@ async def test_what_a_settlement_reads_it_finds_by_the_job(world: CreditWorld, d
     assert reads(calls, "ai_calls") == {"ai_calls_pkey": 200}
     settled = await plan(world, "end_holds", world.tenant, jobs, [1] * len(jobs), world.now, [])
     assert sum(reads(settled, "credit_holds").values()) == 100
-    nothing = [[] for _ in range(9)]
+    nothing: list[list[object]] = [[] for _ in range(9)]
     day = world.now.date()
     hold = await plan(world, "hold", world.tenant, jobs, 0, 0, False, 0, b"", 0, day, world.now, 1, *nothing)
     assert sum(reads(hold, "credit_holds").values()) == 100
