@@ -6,6 +6,10 @@ import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+
+# What they find wrong is shown as the tests' own assertions are; so before any of them is imported.
+pytest.register_assert_rewrite("tests.support.job_checks", "tests.support.job_machine", "tests.support.job_world")
+
 import pytest_asyncio
 from redis import Redis
 

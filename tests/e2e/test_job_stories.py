@@ -138,7 +138,9 @@ async def witnesses(deployment: Dev, provider: FakeOpenAI) -> AsyncIterator[Witn
                 updates.append(update)
 
         following = asyncio.ensure_future(follow())
-        yield Witnesses(deployment, client, operator, receiver, updates)
+        seen = Witnesses(deployment, client, operator, receiver, updates)
+        await operator.billing.add_credits(await seen.tenant_id(), 10**9)
+        yield seen
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
         await client.webhooks.delete(endpoint.endpoint.id)

@@ -17,9 +17,6 @@ from tests.support.domain import Domain
 from tests.support.operations import Operations, operations_of
 from tests.support.runners import open_runner
 
-# What they find wrong is shown as the tests' own assertions are.
-pytest.register_assert_rewrite("tests.support.job_checks", "tests.support.job_machine", "tests.support.job_world")
-
 MakeRunner = Callable[..., AbstractAsyncContextManager[JobRunner]]
 
 

@@ -48,7 +48,14 @@ def test_no_other_text_is_a_token(text: str) -> None:
 
 def test_a_token_that_was_changed_or_cut_is_refused() -> None:
     made = token(REF, 7)
-    for broken in (made[:-1], made[1:], made + "AAAA", "A" + made[1:], made.lower(), made + "\n"):
+    for broken in (
+        made[:-1],
+        made[1:],
+        made + "AAAA",
+        ("B" if made[0] == "A" else "A") + made[1:],
+        made.swapcase(),
+        made + "\n",
+    ):
         with pytest.raises(MemoroError):
             sequence_of(REF, broken)
 
