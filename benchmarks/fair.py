@@ -42,7 +42,7 @@ TARGET: Final = 1.5
 Pair = tuple[Tier, Tier]
 PAIRS: Final[tuple[Pair, ...]] = ((Tier.PRO, Tier.PRO), (Tier.FREE, Tier.ENTERPRISE))
 """The light tenant's tier and the heavy one's; the first pair has the bar."""
-_PAUSE: Final = 0.1
+_PAUSE: Final = 0.2
 _FIRST: Final = 20
 """Adds of a phase that are not measured."""
 _SETTLE: Final = 2.0
@@ -74,7 +74,7 @@ class Phase:
     heavy_left: int
 
 
-async def main(load: Load, rounds: int = 3, seconds: float = 15.0) -> Result:
+async def main(load: Load, rounds: int = 3, seconds: float = 20.0) -> Result:
     """Idle, busy and loaded phases in turn, for each pair of tenants."""
     measured: defaultdict[tuple[Pair, str], list[Phase]] = defaultdict(list)
     idle, short, long = "idle", f"{load.short} queued", f"{load.queued} queued"
@@ -205,12 +205,12 @@ async def _add(client: AsyncClient, count: int) -> Sequence[UUID]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=15.0, help="of each phase")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each phase")
     parser.add_argument("--queued", type=int, default=50_000)
     parser.add_argument("--short", type=int, default=100, help="the short queue")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--concurrency", type=int, default=16)
-    parser.add_argument("--wait", type=float, default=0.05, help="seconds that each job waits")
+    parser.add_argument("--wait", type=float, default=0.5, help="seconds that each job waits, as for a provider")
     options = parser.parse_args()
     load = Load(options.queued, options.short, options.workers, options.concurrency, options.wait)
     publish(asyncio.run(main(load, options.rounds, options.seconds)))

@@ -75,7 +75,7 @@ async def test_events_reach_every_subscriber(deployment: Deployment) -> None:
                 for inbox in (first, second):
                     async with asyncio.timeout(5):
                         heard = [await inbox.next(), await inbox.next()]
-                    # A node that was slow to answer costs a connection: then the inbox says that it may have missed some.
+                    # A node that is slow to answer costs a connection: then the inbox says that it may miss some.
                     whole += (seen := [one.seq for one in heard if one]) == [1, 2]
                     assert seen == [1, 2] or None in heard
         assert whole >= len(tenants)
