@@ -203,7 +203,7 @@ async def test_a_deferred_job(witnesses: Witnesses) -> None:
 
         (listed,) = await witnesses.memoro("jobs", "list", "--state", "deferred")
         assert (listed["id"], listed["attempt"]) == (handle.id, 0)
-        assert (await witnesses.shown("jobs", "get", handle.id)).startswith(f"job {handle.id} DEFERRED; runs at ")
+        assert (await witnesses.shown("jobs", "get", handle.id)).startswith(f"job {handle.id} DEFERRED; up to ")
         assert "(in 3 h)" in await witnesses.shown("jobs", "list")
         (operating,) = await witnesses.memoro("admin", "workers", operator=True)
         assert [queue["deferred"] for queue in operating["queues"] if queue["deferred"]] == [1]

@@ -121,10 +121,11 @@ class PostgresRetryStore:
         self, connection: Connection, tenant_id: TenantId, retries: Sequence[_Retry], request_id: str, *, now: datetime
     ) -> Sequence[_Retry]:
         """The retries with what the money says of them. Raises PRICE_UNKNOWN."""
+        # What work there is stays until the jobs are made.
+        work = await _lock_work(connection, tenant_id, retries)
         if self._bounds.free(now):
             return retries
-        # A hold must have a job: what no work is left of gets none, and what there is stays until the jobs are made.
-        work = await _lock_work(connection, tenant_id, retries)
+        # A hold must have a job: what no work is left of gets none.
         requests = [
             HoldRequest(retry.id, memories[0].user_id, self._bounds.bound(memories, at=now), request_id)
             for retry in retries

@@ -153,7 +153,9 @@ async def test_a_worker_sends_alerts(
     alerts: Alerts, settings: Settings, mailbox: Mailbox, slack: Slack, authority_file: Path, tmp_path: Path
 ) -> None:
     async with open_deliverers(settings, mailbox, slack, authority_file, tmp_path / "log") as (processes, changes):
-        await processes.start(*WORKER, **changes, MEMORO_EXTRACTION_PROVIDER="none")
+        # What other tests have left in the queues is nothing to tell of.
+        quiet = {"MEMORO_ALERT_QUEUE_WAITING": "1000000000", "MEMORO_ALERT_QUEUE_FAILED": "1000000000"}
+        await processes.start(*WORKER, **changes, **quiet, MEMORO_EXTRACTION_PROVIDER="none")
         await alerts.put(make_alert())
         await until_delivered(alerts)
     assert (len(mailbox.emails), len(slack.messages)) == (1, 1)

@@ -29,11 +29,16 @@ ORDER BY normalized_name USING ~<~, entity_id;
 
 -- name: get_entities
 -- Entities by id, in no order; those that are gone are left out.
-SELECT entity_id, user_id, type, name, normalized_name, aliases, created_at, updated_at,
-       (SELECT count(*) FROM mentions WHERE mentions.tenant_id = $1 AND mentions.entity_id = entities.entity_id)
+SELECT entity.*,
+       (SELECT count(*) FROM mentions WHERE mentions.tenant_id = $1 AND mentions.entity_id = entity.entity_id)
            AS mention_count
-FROM entities
-WHERE tenant_id = $1 AND entity_id = ANY ($2::uuid[]);
+FROM (SELECT DISTINCT unnest($2::uuid[]) AS id) AS wanted
+-- One by one: of a tenant that it thinks small the planner would read all entities.
+CROSS JOIN LATERAL (
+    SELECT entity_id, user_id, type, name, normalized_name, aliases, created_at, updated_at
+    FROM entities
+    WHERE tenant_id = $1 AND entity_id = wanted.id
+    LIMIT 1) AS entity;
 
 -- name: memories_of_entity
 -- The memories that mention an entity, newest first.
@@ -65,7 +70,7 @@ SELECT relationship_id, source_entity_id, source.name AS source_name, predicate,
              WHERE stated.tenant_id = $1 AND stated.relationship_id = fact.relationship_id
              ORDER BY memory_id DESC
              LIMIT 20) AS memory_ids
-FROM unnest($2::uuid[]) AS wanted (id)
+FROM (SELECT DISTINCT unnest($2::uuid[]) AS id) AS wanted
 -- One by one: of a tenant that it thinks small the planner would read all facts.
 CROSS JOIN LATERAL (SELECT * FROM relationships WHERE tenant_id = $1 AND relationship_id = wanted.id LIMIT 1) AS fact
 JOIN entities AS source ON source.tenant_id = $1 AND source.entity_id = fact.source_entity_id

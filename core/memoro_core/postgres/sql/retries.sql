@@ -35,8 +35,8 @@ CROSS JOIN LATERAL (
 
 -- name: retry
 -- Makes a job of each of these ended jobs that has none yet, for those of its memories that it left FAILED and that are still
--- its own; they become the new job's. Arrays are parallel: the jobs, which the caller holds locked, the ids of the new ones, what
--- those may cost, why and until when they are put off (NULL: they are not), and their first events. Returns a row per job that was
+-- its own; they become the new job's. The caller holds the jobs and those memories. Arrays are parallel: the jobs, the ids of the
+-- new ones, what those may cost, why and until when they are put off (NULL: they are not), and their first events. Returns a row per job that was
 -- not retried before, its new job all NULL when no work is left. Runs within one tenant's transaction.
 WITH old AS (
     SELECT jobs.job_id, item.retry_id, item.cost_bound, item.deferral_reason, item.deferred_until, item.event, jobs.kind,
@@ -47,12 +47,19 @@ WITH old AS (
     WHERE jobs.state IN ('FAILED', 'CANCELLED')
       AND NOT EXISTS (SELECT FROM jobs AS other WHERE other.tenant_id = $1 AND other.retry_of = item.job_id)
 ), unready AS (
-    -- Without a join, by which the planner would go through all memories of a tenant that it thinks small.
+    -- By their places, which the locks keep: by id, the planner may go through all memories of a tenant that it thinks small.
     UPDATE memories
     SET status = 'PENDING', updated_at = $4,
         job_id = ((SELECT jsonb_object_agg(old.job_id, old.retry_id) FROM old) ->> memories.job_id::text)::uuid
-    WHERE memories.tenant_id = $1 AND memories.memory_id = ANY (ARRAY(SELECT unnest(old.memory_ids) FROM old))
-      AND memories.job_id = ANY (ARRAY(SELECT old.job_id FROM old)) AND memories.status = 'FAILED'
+    WHERE memories.ctid = ANY (ARRAY(
+        SELECT work.place
+        FROM (SELECT DISTINCT unnest(old.memory_ids) AS memory_id FROM old) AS named
+        CROSS JOIN LATERAL (
+            SELECT ctid AS place
+            FROM memories AS failed
+            WHERE failed.tenant_id = $1 AND failed.memory_id = named.memory_id
+              AND failed.job_id = ANY (ARRAY(SELECT old.job_id FROM old)) AND failed.status = 'FAILED'
+            LIMIT 1) AS work))
     RETURNING memories.memory_id, memories.job_id AS retry_id
 ), work AS (
     SELECT retry_id, array_agg(memory_id) AS memory_ids FROM unready GROUP BY retry_id
