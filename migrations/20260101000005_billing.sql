@@ -236,6 +236,14 @@ ALTER TABLE jobs
 COMMENT ON COLUMN jobs.cost_bound IS 'The most that it may cost, in micro-credits, as reckoned when it was accepted; 0: it costs nothing.';
 COMMENT ON COLUMN jobs.deferral_reason IS 'Why it was put off last: whose daily budget was used up, or that credits were missing when it was let go.';
 
+-- A column of its own, so that no other index seems as good as the one made for it: of a queue that comes and goes the planner
+-- knows nothing.
+ALTER TABLE jobs
+    ADD COLUMN waiting boolean GENERATED ALWAYS AS (state = 'QUEUED' AND hinted_at IS NULL) STORED;
+COMMENT ON COLUMN jobs.waiting IS 'It waits for the scheduler to choose it.';
+DROP INDEX jobs_waiting;
+CREATE INDEX jobs_waiting ON jobs (tenant_id, user_id, rank_at) WHERE waiting;
+
 -- Jobs that are put off, in the order in which they are let go: those that cost nothing, of all tenants; a tenant's others; of
 -- these, what each budget holds back; and those that credits are missing for, the cheapest first.
 DROP INDEX jobs_deferred;

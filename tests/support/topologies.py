@@ -27,7 +27,7 @@ from tests.support.stacks import temporary_data_dir
 PASSWORD = "a pass/word@:,?"
 ENCODED = "a%20pass%2Fword%40%3A%2C%3F"
 _SLOTS = 16_384
-_NODE_TIMEOUT = 500
+_NODE_TIMEOUT = 1000
 """Milliseconds after which a node that does not answer counts as gone."""
 
 

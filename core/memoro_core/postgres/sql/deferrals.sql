@@ -161,7 +161,8 @@ WITH budget AS MATERIALIZED (
         FROM jobs
         WHERE tenant_id = $1 AND state = 'DEFERRED' AND deferral_reason IN ('DEPLOYMENT', 'TENANT')
           AND deferral_reason = budget.scope AND cost_bound <= ceiling
-        ORDER BY run_at, job_id
+        -- The order of the index, so that it is used.
+        ORDER BY deferral_reason, tenant_id, run_at, job_id
         LIMIT $4) AS first
     WHERE budget.scope <> 'USER'
     UNION ALL
@@ -247,7 +248,7 @@ WHERE jobs.tenant_id = $1 AND jobs.job_id = ANY ($2) AND jobs.job_id = item.job_
 WITH waiting AS (
     SELECT tenant_id, job_id
     FROM jobs
-    WHERE state = 'QUEUED' AND hinted_at IS NULL AND run_at > $1 AND ($2::uuid IS NULL OR tenant_id = $2)
+    WHERE waiting AND run_at > $1 AND ($2::uuid IS NULL OR tenant_id = $2)
     LIMIT $3
     FOR UPDATE SKIP LOCKED
 ), due AS (

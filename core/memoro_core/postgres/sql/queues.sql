@@ -26,7 +26,7 @@ ORDER BY started_at, job_id;
 WITH figures (tenant_id, waiting, oldest, active, deferred, succeeded, failed, lately) AS (
     SELECT tenant_id, count(*), min(run_at) FILTER (WHERE run_at <= $1), 0, 0, 0, 0, 0
     FROM jobs
-    WHERE state = 'QUEUED' AND hinted_at IS NULL
+    WHERE waiting
     GROUP BY tenant_id
     UNION ALL
     SELECT tenant_id, count(*), min(run_at) FILTER (WHERE run_at <= $1), 0, 0, 0, 0, 0
@@ -82,7 +82,7 @@ RETURNING tier;
 SELECT waiting.tenant_id, waiting.job_id, waiting.memories
 FROM (SELECT tenant_id, job_id, kind, cardinality(memory_ids) AS memories
       FROM jobs
-      WHERE state = 'QUEUED' AND hinted_at IS NULL
+      WHERE waiting
       UNION ALL
       SELECT tenant_id, job_id, kind, cardinality(memory_ids)
       FROM jobs

@@ -15,11 +15,11 @@ WHERE in_flight;
 -- that many are due, and the tenant's cap has room for them. No more than $2 are counted. A tenant is found by one look into the
 -- index, however many jobs it has.
 WITH RECURSIVE found AS (
-    (SELECT tenant_id FROM jobs WHERE state = 'QUEUED' AND hinted_at IS NULL ORDER BY tenant_id LIMIT 1)
+    (SELECT tenant_id FROM jobs WHERE waiting ORDER BY tenant_id LIMIT 1)
     UNION ALL
     SELECT (SELECT jobs.tenant_id
             FROM jobs
-            WHERE jobs.tenant_id > found.tenant_id AND state = 'QUEUED' AND hinted_at IS NULL
+            WHERE jobs.tenant_id > found.tenant_id AND waiting
             ORDER BY jobs.tenant_id
             LIMIT 1)
     FROM found
@@ -36,7 +36,7 @@ CROSS JOIN LATERAL (
     SELECT count(*) AS jobs
     FROM (SELECT 1
           FROM jobs
-          WHERE jobs.tenant_id = found.tenant_id AND state = 'QUEUED' AND hinted_at IS NULL AND run_at <= $1
+          WHERE jobs.tenant_id = found.tenant_id AND waiting AND run_at <= $1
           -- The order of the index, so that it is used.
           ORDER BY user_id, rank_at
           LIMIT greatest(least(tiers.tenant_in_flight - busy.jobs, $2::bigint), 0)) AS job
@@ -59,15 +59,13 @@ WITH allotment AS (
         WITH RECURSIVE found AS (
             (SELECT user_id
              FROM jobs
-             WHERE jobs.tenant_id = allotment.tenant_id AND user_id > allotment.after_user AND state = 'QUEUED'
-               AND hinted_at IS NULL
+             WHERE jobs.tenant_id = allotment.tenant_id AND user_id > allotment.after_user AND waiting
              ORDER BY user_id
              LIMIT 1)
             UNION ALL
             SELECT (SELECT jobs.user_id
                     FROM jobs
-                    WHERE jobs.tenant_id = allotment.tenant_id AND jobs.user_id > found.user_id AND state = 'QUEUED'
-                      AND hinted_at IS NULL
+                    WHERE jobs.tenant_id = allotment.tenant_id AND jobs.user_id > found.user_id AND waiting
                     ORDER BY jobs.user_id
                     LIMIT 1)
             FROM found
@@ -87,7 +85,7 @@ WITH allotment AS (
     CROSS JOIN LATERAL (
         SELECT ctid AS row_id, job_id, rank_at
         FROM jobs
-        WHERE jobs.tenant_id = users.tenant_id AND jobs.user_id = of_user.user_id AND state = 'QUEUED' AND hinted_at IS NULL
+        WHERE jobs.tenant_id = users.tenant_id AND jobs.user_id = of_user.user_id AND waiting
           AND run_at <= $4
         ORDER BY rank_at
         -- Four times a fair share: enough for the order of the ranks to show, and few when the users are many.
