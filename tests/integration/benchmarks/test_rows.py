@@ -28,6 +28,7 @@ OF_EACH_ROW = {
         "rank_at",
         "hinted_at",
         "in_flight",
+        "waiting",
     },
     "memories": {"memory_id", "job_id", "tenant_id", "user_id", "text", "content_hash"}
     | {"occurred_at", "created_at", "updated_at", "lexemes"},

@@ -197,7 +197,8 @@ WITH RECURSIVE found AS (
     (SELECT tenant_id, 1 AS place
      FROM jobs
      WHERE tenant_id > $1 AND state = 'DEFERRED' AND cost_bound > 0
-     ORDER BY tenant_id
+     -- The order of the index, so that it is used.
+     ORDER BY tenant_id, run_at, job_id
      LIMIT 1)
     UNION ALL
     SELECT following.tenant_id, place + 1
@@ -206,7 +207,7 @@ WITH RECURSIVE found AS (
         SELECT jobs.tenant_id
         FROM jobs
         WHERE jobs.tenant_id > found.tenant_id AND state = 'DEFERRED' AND cost_bound > 0
-        ORDER BY jobs.tenant_id
+        ORDER BY jobs.tenant_id, run_at, job_id
         LIMIT 1) AS following
     WHERE place < $2
 )

@@ -15,12 +15,13 @@ WHERE in_flight;
 -- that many are due, and the tenant's cap has room for them. No more than $2 are counted. A tenant is found by one look into the
 -- index, however many jobs it has.
 WITH RECURSIVE found AS (
-    (SELECT tenant_id FROM jobs WHERE waiting ORDER BY tenant_id LIMIT 1)
+    -- The order of the index, here and below, so that it is used.
+    (SELECT tenant_id FROM jobs WHERE waiting ORDER BY tenant_id, user_id, rank_at LIMIT 1)
     UNION ALL
     SELECT (SELECT jobs.tenant_id
             FROM jobs
             WHERE jobs.tenant_id > found.tenant_id AND waiting
-            ORDER BY jobs.tenant_id
+            ORDER BY jobs.tenant_id, user_id, rank_at
             LIMIT 1)
     FROM found
     WHERE found.tenant_id IS NOT NULL
@@ -37,7 +38,6 @@ CROSS JOIN LATERAL (
     FROM (SELECT 1
           FROM jobs
           WHERE jobs.tenant_id = found.tenant_id AND waiting AND run_at <= $1
-          -- The order of the index, so that it is used.
           ORDER BY user_id, rank_at
           LIMIT greatest(least(tiers.tenant_in_flight - busy.jobs, $2::bigint), 0)) AS job
 ) AS due
