@@ -58,6 +58,23 @@ def redis_url(stack: Stack) -> str:
 @pytest.fixture
 def settings(database_url: str, redis_url: str) -> Settings:
     """Settings for a server or a worker on the embedded servers, on any free ports."""
+    return _settings_on(database_url, redis_url)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def quiet_stack() -> AsyncIterator[Stack]:
+    """Servers of a module's own, for what depends on the statistics of the planner: no other test has been there."""
+    async with temporary_stack(durable=False) as running:
+        yield running
+
+
+@pytest.fixture
+def quiet_settings(quiet_stack: Stack) -> Settings:
+    """The same settings on those servers."""
+    return _settings_on(quiet_stack.database_url, quiet_stack.redis_url)
+
+
+def _settings_on(database_url: str, redis_url: str) -> Settings:
     return Settings.model_validate(
         {
             "database_url": database_url,

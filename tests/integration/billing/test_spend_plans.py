@@ -7,11 +7,14 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import asyncpg
+import pytest
 import pytest_asyncio
 
 from memoro_core.billing.model import DEPLOYMENT
+from memoro_core.embedded.stack import Stack
 from memoro_core.ids import TenantId
 from memoro_core.postgres.queries import load_queries
+from memoro_core.settings import Settings
 from tests.support.domain import Domain
 from tests.support.plans import reads
 
@@ -20,6 +23,18 @@ TODAY, TOMORROW = NOW.date(), NOW.date() + timedelta(1)
 NIGHT = datetime(2039, 7, 2, tzinfo=UTC)
 TENANTS, EACH = 20, 1_000
 CALLS_EACH, DAYS = 500, 30
+
+
+@pytest.fixture
+def settings(quiet_settings: Settings) -> Settings:
+    """Of servers where statistics are of these tests alone."""
+    return quiet_settings
+
+
+@pytest.fixture
+def owner_database_url(quiet_stack: Stack) -> str:
+    """Of the same."""
+    return quiet_stack.owner_url
 
 
 @pytest_asyncio.fixture

@@ -8,8 +8,10 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
+from memoro_core.embedded.stack import Stack
 from memoro_core.ids import new_id
 from memoro_core.postgres.queries import load_queries
+from memoro_core.settings import Settings
 from tests.support.domain import Domain
 from tests.support.jobs import now
 from tests.support.plans import reads, scans
@@ -25,6 +27,18 @@ INSERT = """
            '{"reason": "INTERNAL", "message": "no use", "retryable": false}'
     FROM generate_series(1, $1::integer) AS n
 """
+
+
+@pytest.fixture
+def settings(quiet_settings: Settings) -> Settings:
+    """Of servers where statistics are of these tests alone."""
+    return quiet_settings
+
+
+@pytest.fixture
+def owner_database_url(quiet_stack: Stack) -> str:
+    """Of the same."""
+    return quiet_stack.owner_url
 
 
 @pytest.fixture

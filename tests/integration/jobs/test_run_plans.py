@@ -8,8 +8,10 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
+from memoro_core.embedded.stack import Stack
 from memoro_core.jobs.model import JobKind, JobRef
 from memoro_core.postgres.job_rows import claim_columns, ref_columns
+from memoro_core.settings import Settings
 from tests.support.domain import Domain
 from tests.support.jobs import now, try_claim
 from tests.support.plans import scans
@@ -19,6 +21,18 @@ LOOKED_AT = 500
 """Users of a tenant that one choice looks at."""
 FEW = 5 * BATCH
 """Each job is found two or three times in a statement."""
+
+
+@pytest.fixture
+def settings(quiet_settings: Settings) -> Settings:
+    """Of servers where statistics are of these tests alone."""
+    return quiet_settings
+
+
+@pytest.fixture
+def owner_database_url(quiet_stack: Stack) -> str:
+    """Of the same."""
+    return quiet_stack.owner_url
 
 
 @pytest.fixture(params=[False, True], ids=["unknown to the planner", "analyzed"])
