@@ -22,7 +22,8 @@ class Cron:
 
     At fixed hours and minutes it fires once a day, daylight saving time or not: what falls into the hour that is left
     out comes right after it, and what falls into the hour that comes twice comes the first time. With `*` or `*/n` in
-    the minutes or the hours it follows the clock on the wall: the hour that comes twice counts twice.
+    the minutes or the hours it follows the clock on the wall: the hour that comes twice counts twice. (Where clocks
+    are changed by half an hour, on Lord Howe Island only, it can miss the first half hour after the change.)
     """
 
     def __init__(self, expression: str, zone: ZoneInfo) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
+from memoro_core.billing.calendar import Calendar
 from memoro_core.clock import Clock
 from memoro_core.errors import invalid_field
 from memoro_core.idempotency import Idempotency
@@ -219,7 +220,8 @@ class OperationsService:
 
 def day_start(now: datetime, time_zone: tzinfo) -> datetime:
     """When the day of `now` began in a time zone, in UTC."""
-    return now.astimezone(time_zone).replace(hour=0, minute=0, second=0, microsecond=0, fold=0).astimezone(UTC)
+    calendar = Calendar(time_zone)
+    return calendar.day_start(calendar.day(now))
 
 
 def _tell(action: str, principal: Principal, **what: Any) -> None:

@@ -97,8 +97,10 @@ class HintReader:
                     if failures == 0:
                         _log.warning("hints_not_read", hints=str(self._class), reason=type(error).__name__)
                     self._reached(False)
-                await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
-                failures += 1
+                failures = await self._pause(failures)
+            except Exception:  # noqa: BLE001 - a worker that no longer reads would look as if it were well
+                _log.exception("hints_not_read", hints=str(self._class))
+                failures = await self._pause(failures)
 
     def forget(self, entry: Entry) -> None:
         """Nobody here works on the entry any more: unless it is acknowledged, it may be taken over, from here too."""
@@ -113,6 +115,10 @@ class HintReader:
                 ):
                     await _hand_back(self._redis, [stream], [HINT_GROUP, *(entry["message_id"] for entry in unread)])
                 await self._redis.xgroup_delconsumer(stream, HINT_GROUP, self._consumer)
+
+    async def _pause(self, failures: int) -> int:
+        await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+        return failures + 1
 
     async def _take(self) -> bool:
         """Takes what is there already, from other readers too when it is time; whether there was anything."""

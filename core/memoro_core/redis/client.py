@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
 from memoro_core.errors import unavailable
+from memoro_core.redis.write_errors import mend_write_errors
 from memoro_core.redis_address import RedisAddress, Topology, parse_redis_url
 from memoro_core.settings import Settings
 
@@ -25,6 +26,8 @@ CONNECT_TIMEOUT: Final = 1.0
 HEALTH_CHECK_INTERVAL: Final = 15.0
 _MAX_CONNECTIONS: Final = 16
 """A ceiling: what the process sends is gathered into pipelines, so that two or three connections do the work."""
+
+mend_write_errors()
 
 UNREACHABLE: Final = (RedisError, RedisClusterException, OSError, TimeoutError)
 """What a call raises when Redis is away, starting, full or turning over."""

@@ -93,7 +93,8 @@ changes = st.sampled_from(
 @settings(deadline=None, max_examples=300)
 @given(
     expression=expressions,
-    zone=st.sampled_from(ZONES),
+    # Not Lord Howe, whose clocks are changed by half an hour: see `Cron`.
+    zone=st.sampled_from([zone for zone in ZONES if zone != "Australia/Lord_Howe"]),
     change=changes,
     seconds=st.integers(-5 * 3600, 5 * 3600),
 )

@@ -43,7 +43,12 @@ WITH old AS (
            jobs.priority, jobs.user_id, jobs.memory_ids, jobs.stages, jobs.trace_parent
     FROM unnest($2::uuid[], $3::uuid[], $6::bigint[], $7::text[], $8::timestamptz[], $9::jsonb[])
         AS item (job_id, retry_id, cost_bound, deferral_reason, deferred_until, event)
-    CROSS JOIN LATERAL (SELECT * FROM jobs WHERE tenant_id = $1 AND job_id = item.job_id LIMIT 1) AS jobs
+    CROSS JOIN LATERAL (
+        SELECT job_id, kind, state, priority, user_id, memory_ids, stages, trace_parent
+        FROM jobs
+        WHERE tenant_id = $1 AND job_id = item.job_id
+        LIMIT 1
+    ) AS jobs
     WHERE jobs.state IN ('FAILED', 'CANCELLED')
       AND NOT EXISTS (SELECT FROM jobs AS other WHERE other.tenant_id = $1 AND other.retry_of = item.job_id)
 ), unready AS (
