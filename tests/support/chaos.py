@@ -172,26 +172,33 @@ class Deployment:
         except TimeoutError:
             raise AssertionError(f"{wanted} jobs have not ended within {seconds} s\n{await self.report()}") from None
 
-    async def running_on(self, process: Process, *, attempt: int = 1) -> int:
-        """How many jobs, in this attempt or a later one, that worker has claimed and not ended."""
-        return len(await self.running_jobs(process, attempt=attempt))
+    async def running_on(self, process: Process) -> int:
+        """How many jobs that worker has claimed and not ended."""
+        return len(await self.running_jobs(process))
 
-    async def running_jobs(self, process: Process, *, attempt: int = 1) -> Sequence[UUID]:
-        """Which jobs these are."""
+    async def running_jobs(self, process: Process, *, attempt: int = 1, begun: bool = False) -> Sequence[UUID]:
+        """The jobs, in this attempt or a later one, that a worker has claimed and not ended.
+
+        `begun`: only those of which it has told more than that it has them.
+        """
         rows = await self.owner.fetch(
-            "SELECT job_id FROM jobs WHERE state = 'RUNNING' AND attempt >= $1 AND worker_id LIKE $2",
+            "SELECT job_id FROM jobs WHERE state = 'RUNNING' AND attempt >= $1 AND worker_id LIKE $2"
+            " AND ($3 = false OR last_seq > 2)",
             attempt,
             f"%:{process.pid}:%",
+            begun,
         )
         return [row["job_id"] for row in rows]
 
-    async def freeze_with_jobs(self, process: Process, *, attempt: int = 1, at_least: int = 1) -> None:
+    async def freeze_with_jobs(
+        self, process: Process, *, attempt: int = 1, at_least: int = 1, begun: bool = False
+    ) -> None:
         """Stops a worker in the middle of so many jobs, in this attempt or a later one."""
 
         async def caught() -> bool:
             process.send_signal(signal.SIGSTOP)
             await asyncio.sleep(0.05)  # what it has sent arrives
-            if await self.running_on(process, attempt=attempt) >= at_least:
+            if len(await self.running_jobs(process, attempt=attempt, begun=begun)) >= at_least:
                 return True
             process.send_signal(signal.SIGCONT)
             return False

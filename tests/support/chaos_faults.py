@@ -322,9 +322,12 @@ async def stalling_worker(deployment: Deployment, seconds: float, **settings: st
 
 
 async def stall_with_jobs(deployment: Deployment, worker: Process) -> Sequence[UUID]:
-    """Blocks the loop of a stalling worker in the middle of these jobs."""
-    await deployment.freeze_with_jobs(worker)
-    running = await deployment.running_jobs(worker)
+    """Blocks the loop of a stalling worker in the middle of these jobs.
+
+    A claim that is on its way when the loop is blocked is nobody's until its lease ends: what counts has begun.
+    """
+    await deployment.freeze_with_jobs(worker, begun=True)
+    running = await deployment.running_jobs(worker, begun=True)
     worker.send_signal(signal.SIGUSR1)
     worker.send_signal(signal.SIGCONT)
     return running
