@@ -56,6 +56,7 @@ class JobKind(StrEnum):
 
     UNKNOWN = "UNKNOWN"
     MEMORY_ENRICH = "MEMORY_ENRICH"
+    MEMORY_RELATE = "MEMORY_RELATE"
 
 
 class JobState(StrEnum):
@@ -96,6 +97,7 @@ class StageStatus(StrEnum):
     PARTIAL = "PARTIAL"
     SKIPPED = "SKIPPED"
     FAILED = "FAILED"
+    DEFERRED = "DEFERRED"
 
 
 class Direction(StrEnum):

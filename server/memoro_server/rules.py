@@ -17,6 +17,9 @@ PATTERN_TEXTS: Final = {
     r"^[^\x00]*[^\s\p{Z}\p{Cc}\p{Cf}][^\x00]*$": "must hold at least one visible character, and no NUL",
     r"^[A-Z0-9_]*$": "must be upper snake case, e.g. WORKS_AT",
     r"^[A-Z_]{0,64}$": "must be a reason in upper snake case, e.g. PROVIDER_FAILED, of at most 64 characters",
+    r"^[a-z][a-z0-9-]{0,31}$": "must be a name of 1 to 32 lower case letters, digits and hyphens, e.g. pro",
+    r"^([a-z][a-z0-9-]{0,31})?$": "must be empty or a name of 1 to 32 lower case letters, digits and hyphens",
+    r"^([A-Za-z]{1,64}/[A-Za-z]{1,64})?$": "must be a method as AdminService/CreateApiKey, or empty",
     r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$": "must be a day, as 2026-01-31",
     r"^[a-z][a-z0-9_-]{0,31}$": (
         "must be the name of a provider, e.g. openai: 1 to 32 lower case letters, digits, hyphens and underscores, "

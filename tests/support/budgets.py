@@ -25,6 +25,7 @@ from memoro_core.billing.model import (
 from memoro_core.ids import ApiKeyId, GrantId, JobId, TenantId, UserId, new_id
 from memoro_core.jobs.model import Job, JobEvent, JobRef, JobState
 from memoro_core.jobs.releasing import Releaser
+from memoro_core.limits.model import NO_LIMITS
 from memoro_core.llm.model import Operation
 from memoro_core.memory.model import NewMemory
 from memoro_core.memory.priority import PriorityRule
@@ -34,7 +35,7 @@ from memoro_core.postgres.credit_store import PostgresCreditStore
 from memoro_core.postgres.database import Connection
 from memoro_core.postgres.deferral_store import PostgresDeferralStore
 from memoro_core.postgres.memory_store import PostgresMemoryStore
-from memoro_core.tenancy.model import Principal, Scope, Tier, TierLimits
+from memoro_core.tenancy.model import Principal, Scope, Tier
 from tests.support.deferrals import breakers_of
 from tests.support.domain import Domain, Hints
 from tests.support.enrichment import DirectionEmbedder
@@ -230,7 +231,7 @@ async def open_spending(domain: Domain) -> AsyncIterator[Spending]:
         priorities=PriorityRule(),
         max_attempts=3,
     )
-    principal = Principal(domain.tenant, ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.FREE, TierLimits(100))
+    principal = Principal(domain.tenant, ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.FREE, NO_LIMITS)
     spending = Spending(
         domain,
         clock,

@@ -15,7 +15,8 @@ from google.rpc import error_details_pb2, status_pb2
 from memoro.v1 import jobs_service_pb2
 from memoro_core.errors import Code, MemoroError, Reason
 from memoro_core.ids import ApiKeyId, TenantId, new_id
-from memoro_core.tenancy.model import Principal, Scope, Tier, TierLimits
+from memoro_core.limits.model import NO_LIMITS
+from memoro_core.tenancy.model import Principal, Scope, Tier
 from memoro_server.call import Call
 from memoro_server.interceptors.authentication import AuthenticationInterceptor
 from memoro_server.interceptors.deadline import DeadlineInterceptor
@@ -47,7 +48,7 @@ class OneKey:
         }.get(authorization or "")
         if scopes is None:
             raise MemoroError(Code.UNAUTHENTICATED, Reason.CREDENTIALS_INVALID, "the key is not valid")
-        return Principal(TenantId(new_id()), ApiKeyId(new_id()), scopes, Tier.FREE, TierLimits(100))
+        return Principal(TenantId(new_id()), ApiKeyId(new_id()), scopes, Tier.FREE, NO_LIMITS)
 
 
 class ScriptedJobs:

@@ -12,12 +12,13 @@ from memoro_core.jobs.model import JobError, JobRef
 from memoro_core.jobs.operations import OperationsService
 from memoro_core.jobs.ports import EventTail
 from memoro_core.jobs.states import failed
+from memoro_core.limits.model import NO_LIMITS
 from memoro_core.memory.model import NewConversation, NewMemory, NewMessage
 from memoro_core.postgres.answer_store import PostgresAnswerStore
 from memoro_core.postgres.deferral_store import PostgresDeferralStore
 from memoro_core.postgres.queue_store import PostgresQueueStore
 from memoro_core.postgres.retry_store import PostgresRetryStore
-from memoro_core.tenancy.model import Principal, Scope, Tier, TierLimits
+from memoro_core.tenancy.model import Principal, Scope, Tier
 from tests.support.deferrals import deferrals_of, releaser_of
 from tests.support.domain import Domain, fresh_name
 from tests.support.jobs import claim, now
@@ -89,5 +90,5 @@ def operations_of(domain: Domain, tail: EventTail) -> Operations:
         SystemClock(),
         max_attempts=5,
     )
-    principal = Principal(TenantId(new_id()), ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.FREE, TierLimits(100))
+    principal = Principal(TenantId(new_id()), ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.FREE, NO_LIMITS)
     return Operations(domain, service, deferrals, retries, queues, principal)

@@ -22,31 +22,73 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from memoro.v1 import jobs_pb2 as memoro_dot_v1_dot_jobs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15memoro/v1/admin.proto\x12\tmemoro.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14memoro/v1/jobs.proto\"\xdd\x01\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x0c\n\x04tier\x18\x04 \x01(\t\x12%\n\x05state\x18\x05 \x01(\x0e\x32\x16.memoro.v1.TenantState\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x82\x02\n\x06\x41piKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x0e\n\x06prefix\x18\x04 \x01(\t\x12 \n\x06scopes\x18\x05 \x03(\x0e\x32\x10.memoro.v1.Scope\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x83\x02\n\x06Worker\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x12\n\nprocess_id\x18\x03 \x01(\x05\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x13\n\x0b\x63oncurrency\x18\x05 \x01(\x05\x12\x0f\n\x07running\x18\x06 \x01(\x05\x12#\n\x04jobs\x18\x07 \x03(\x0b\x32\x15.memoro.v1.RunningJob\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tseen_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08stopping\x18\n \x01(\x08\"\x92\x01\n\nRunningJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12 \n\x04kind\x18\x03 \x01(\x0e\x32\x12.memoro.v1.JobKind\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xea\x01\n\x05Queue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\x03\x12\x0e\n\x06\x61\x63tive\x18\x03 \x01(\x03\x12\x10\n\x08\x64\x65\x66\x65rred\x18\x04 \x01(\x03\x12\x17\n\x0fsucceeded_today\x18\x05 \x01(\x03\x12\x14\n\x0c\x66\x61iled_today\x18\x06 \x01(\x03\x12\x0c\n\x04rate\x18\x07 \x01(\x01\x12\x33\n\x0foldest_due_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\npause_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp*`\n\x0bTenantState\x12\x1c\n\x18TENANT_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13TENANT_STATE_ACTIVE\x10\x01\x12\x1a\n\x16TENANT_STATE_SUSPENDED\x10\x02*s\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x0e\n\nSCOPE_READ\x10\x01\x12\x0f\n\x0bSCOPE_WRITE\x10\x02\x12\x0e\n\nSCOPE_JOBS\x10\x03\x12\x0f\n\x0bSCOPE_ADMIN\x10\x04\x12\x11\n\rSCOPE_BILLING\x10\x05*\x81\x01\n\rAlertSeverity\x12\x1e\n\x1a\x41LERT_SEVERITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41LERT_SEVERITY_INFO\x10\x01\x12\x1a\n\x16\x41LERT_SEVERITY_WARNING\x10\x02\x12\x1b\n\x17\x41LERT_SEVERITY_CRITICAL\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15memoro/v1/admin.proto\x12\tmemoro.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14memoro/v1/jobs.proto\"I\n\tRateLimit\x12 \n\nper_minute\x18\x01 \x01(\x03\x42\x0c\xbaH\t\"\x07\x18\x80\x8e\xce\x1c(\x01\x12\x1a\n\x05\x62urst\x18\x02 \x01(\x03\x42\x0b\xbaH\x08\"\x06\x18\xc0\x84=(\x14\"\xfe\x03\n\x06Limits\x12&\n\x08requests\x18\x01 \x01(\x0b\x32\x14.memoro.v1.RateLimit\x12#\n\x05reads\x18\x02 \x01(\x0b\x32\x14.memoro.v1.RateLimit\x12$\n\x06writes\x18\x03 \x01(\x0b\x32\x14.memoro.v1.RateLimit\x12&\n\x08searches\x18\x04 \x01(\x0b\x32\x14.memoro.v1.RateLimit\x12+\n\ruser_requests\x18\x05 \x01(\x0b\x32\x14.memoro.v1.RateLimit\x12(\n\x0b\x64\x61ily_units\x18\x06 \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x01H\x00\x88\x01\x01\x12&\n\x0copen_streams\x18\x07 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xa0\x8d\x06(\x01H\x01\x88\x01\x01\x12-\n\x13relation_detections\x18\x08 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x01H\x02\x88\x01\x01\x12)\n\x0cmax_memories\x18\t \x01(\x03\x42\x0e\xbaH\x0b\"\t\x18\x80\xa0\x94\xa5\x8d\x1d(\x01H\x03\x88\x01\x01\x12(\n\tmax_bytes\x18\n \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x01H\x04\x88\x01\x01\x42\x0e\n\x0c_daily_unitsB\x0f\n\r_open_streamsB\x16\n\x14_relation_detectionsB\x0f\n\r_max_memoriesB\x0c\n\n_max_bytes\"\xa3\x03\n\x04Tier\x12+\n\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{0,31}$\x12!\n\x06limits\x18\x02 \x01(\x0b\x32\x11.memoro.v1.Limits\x12\x0e\n\x06shadow\x18\x03 \x01(\x08\x12\x1a\n\x06weight\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x01\x12%\n\x10tenant_in_flight\x18\x05 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xa0\x8d\x06(\x01\x12#\n\x0euser_in_flight\x18\x06 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xa0\x8d\x06(\x01\x12\x46\n\x0ekept_succeeded\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x13\xbaH\x10\xaa\x01\r\"\x06\x08\x80\x86\xb0\x96\x01\x32\x03\x08\x90\x1c\x12\x43\n\x0bkept_failed\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x13\xbaH\x10\xaa\x01\r\"\x06\x08\x80\x86\xb0\x96\x01\x32\x03\x08\x90\x1c\x12\x15\n\x04\x65tag\x18\t \x01(\tB\x07\xbaH\x04r\x02\x18@\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x80\x02\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x0c\n\x04tier\x18\x04 \x01(\t\x12%\n\x05state\x18\x05 \x01(\x0e\x32\x16.memoro.v1.TenantState\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x06limits\x18\t \x01(\x0b\x32\x11.memoro.v1.Limits\"\x82\x02\n\x06\x41piKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x0e\n\x06prefix\x18\x04 \x01(\t\x12 \n\x06scopes\x18\x05 \x03(\x0e\x32\x10.memoro.v1.Scope\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf8\x01\n\nAuditEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12.\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0c\n\x04\x63ode\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x17\n\x0f\x61\x63tor_tenant_id\x18\x06 \x01(\t\x12\x18\n\x10\x61\x63tor_api_key_id\x18\x07 \x01(\t\x12\x15\n\ractor_subject\x18\x08 \x01(\t\x12\x11\n\ttenant_id\x18\t \x01(\t\x12\x0f\n\x07request\x18\n \x01(\t\x12\x12\n\nrequest_id\x18\x0b \x01(\t\"W\n\tDiagnosis\x12\r\n\x05\x63heck\x18\x01 \x01(\t\x12*\n\x06status\x18\x02 \x01(\x0e\x32\x1a.memoro.v1.DiagnosisStatus\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x83\x02\n\x06Worker\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x12\n\nprocess_id\x18\x03 \x01(\x05\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x13\n\x0b\x63oncurrency\x18\x05 \x01(\x05\x12\x0f\n\x07running\x18\x06 \x01(\x05\x12#\n\x04jobs\x18\x07 \x03(\x0b\x32\x15.memoro.v1.RunningJob\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tseen_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08stopping\x18\n \x01(\x08\"\x92\x01\n\nRunningJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12 \n\x04kind\x18\x03 \x01(\x0e\x32\x12.memoro.v1.JobKind\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xea\x01\n\x05Queue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07waiting\x18\x02 \x01(\x03\x12\x0e\n\x06\x61\x63tive\x18\x03 \x01(\x03\x12\x10\n\x08\x64\x65\x66\x65rred\x18\x04 \x01(\x03\x12\x17\n\x0fsucceeded_today\x18\x05 \x01(\x03\x12\x14\n\x0c\x66\x61iled_today\x18\x06 \x01(\x03\x12\x0c\n\x04rate\x18\x07 \x01(\x01\x12\x33\n\x0foldest_due_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\npause_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp*`\n\x0bTenantState\x12\x1c\n\x18TENANT_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13TENANT_STATE_ACTIVE\x10\x01\x12\x1a\n\x16TENANT_STATE_SUSPENDED\x10\x02*s\n\x05Scope\x12\x15\n\x11SCOPE_UNSPECIFIED\x10\x00\x12\x0e\n\nSCOPE_READ\x10\x01\x12\x0f\n\x0bSCOPE_WRITE\x10\x02\x12\x0e\n\nSCOPE_JOBS\x10\x03\x12\x0f\n\x0bSCOPE_ADMIN\x10\x04\x12\x11\n\rSCOPE_BILLING\x10\x05*\x87\x01\n\x0f\x44iagnosisStatus\x12 \n\x1c\x44IAGNOSIS_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44IAGNOSIS_STATUS_OK\x10\x01\x12\x1c\n\x18\x44IAGNOSIS_STATUS_WARNING\x10\x02\x12\x1b\n\x17\x44IAGNOSIS_STATUS_FAILED\x10\x03*\x81\x01\n\rAlertSeverity\x12\x1e\n\x1a\x41LERT_SEVERITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41LERT_SEVERITY_INFO\x10\x01\x12\x1a\n\x16\x41LERT_SEVERITY_WARNING\x10\x02\x12\x1b\n\x17\x41LERT_SEVERITY_CRITICAL\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'memoro.v1.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TENANTSTATE']._serialized_start=1224
-  _globals['_TENANTSTATE']._serialized_end=1320
-  _globals['_SCOPE']._serialized_start=1322
-  _globals['_SCOPE']._serialized_end=1437
-  _globals['_ALERTSEVERITY']._serialized_start=1440
-  _globals['_ALERTSEVERITY']._serialized_end=1569
-  _globals['_TENANT']._serialized_start=92
-  _globals['_TENANT']._serialized_end=313
-  _globals['_APIKEY']._serialized_start=316
-  _globals['_APIKEY']._serialized_end=574
-  _globals['_WORKER']._serialized_start=577
-  _globals['_WORKER']._serialized_end=836
-  _globals['_RUNNINGJOB']._serialized_start=839
-  _globals['_RUNNINGJOB']._serialized_end=985
-  _globals['_QUEUE']._serialized_start=988
-  _globals['_QUEUE']._serialized_end=1222
+  _globals['_RATELIMIT'].fields_by_name['per_minute']._loaded_options = None
+  _globals['_RATELIMIT'].fields_by_name['per_minute']._serialized_options = b'\272H\t\"\007\030\200\216\316\034(\001'
+  _globals['_RATELIMIT'].fields_by_name['burst']._loaded_options = None
+  _globals['_RATELIMIT'].fields_by_name['burst']._serialized_options = b'\272H\010\"\006\030\300\204=(\024'
+  _globals['_LIMITS'].fields_by_name['daily_units']._loaded_options = None
+  _globals['_LIMITS'].fields_by_name['daily_units']._serialized_options = b'\272H\013\"\t\030\200\240\224\245\215\035(\001'
+  _globals['_LIMITS'].fields_by_name['open_streams']._loaded_options = None
+  _globals['_LIMITS'].fields_by_name['open_streams']._serialized_options = b'\272H\010\032\006\030\240\215\006(\001'
+  _globals['_LIMITS'].fields_by_name['relation_detections']._loaded_options = None
+  _globals['_LIMITS'].fields_by_name['relation_detections']._serialized_options = b'\272H\010\032\006\030\300\204=(\001'
+  _globals['_LIMITS'].fields_by_name['max_memories']._loaded_options = None
+  _globals['_LIMITS'].fields_by_name['max_memories']._serialized_options = b'\272H\013\"\t\030\200\240\224\245\215\035(\001'
+  _globals['_LIMITS'].fields_by_name['max_bytes']._loaded_options = None
+  _globals['_LIMITS'].fields_by_name['max_bytes']._serialized_options = b'\272H\r\"\013\030\200\200\232\246\352\257\343\001(\001'
+  _globals['_TIER'].fields_by_name['name']._loaded_options = None
+  _globals['_TIER'].fields_by_name['name']._serialized_options = b'\272H\032r\0302\026^[a-z][a-z0-9-]{0,31}$'
+  _globals['_TIER'].fields_by_name['weight']._loaded_options = None
+  _globals['_TIER'].fields_by_name['weight']._serialized_options = b'\272H\007\032\005\030\350\007(\001'
+  _globals['_TIER'].fields_by_name['tenant_in_flight']._loaded_options = None
+  _globals['_TIER'].fields_by_name['tenant_in_flight']._serialized_options = b'\272H\010\032\006\030\240\215\006(\001'
+  _globals['_TIER'].fields_by_name['user_in_flight']._loaded_options = None
+  _globals['_TIER'].fields_by_name['user_in_flight']._serialized_options = b'\272H\010\032\006\030\240\215\006(\001'
+  _globals['_TIER'].fields_by_name['kept_succeeded']._loaded_options = None
+  _globals['_TIER'].fields_by_name['kept_succeeded']._serialized_options = b'\272H\020\252\001\r\"\006\010\200\206\260\226\0012\003\010\220\034'
+  _globals['_TIER'].fields_by_name['kept_failed']._loaded_options = None
+  _globals['_TIER'].fields_by_name['kept_failed']._serialized_options = b'\272H\020\252\001\r\"\006\010\200\206\260\226\0012\003\010\220\034'
+  _globals['_TIER'].fields_by_name['etag']._loaded_options = None
+  _globals['_TIER'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_TENANTSTATE']._serialized_start=2670
+  _globals['_TENANTSTATE']._serialized_end=2766
+  _globals['_SCOPE']._serialized_start=2768
+  _globals['_SCOPE']._serialized_end=2883
+  _globals['_DIAGNOSISSTATUS']._serialized_start=2886
+  _globals['_DIAGNOSISSTATUS']._serialized_end=3021
+  _globals['_ALERTSEVERITY']._serialized_start=3024
+  _globals['_ALERTSEVERITY']._serialized_end=3153
+  _globals['_RATELIMIT']._serialized_start=152
+  _globals['_RATELIMIT']._serialized_end=225
+  _globals['_LIMITS']._serialized_start=228
+  _globals['_LIMITS']._serialized_end=738
+  _globals['_TIER']._serialized_start=741
+  _globals['_TIER']._serialized_end=1160
+  _globals['_TENANT']._serialized_start=1163
+  _globals['_TENANT']._serialized_end=1419
+  _globals['_APIKEY']._serialized_start=1422
+  _globals['_APIKEY']._serialized_end=1680
+  _globals['_AUDITEVENT']._serialized_start=1683
+  _globals['_AUDITEVENT']._serialized_end=1931
+  _globals['_DIAGNOSIS']._serialized_start=1933
+  _globals['_DIAGNOSIS']._serialized_end=2020
+  _globals['_WORKER']._serialized_start=2023
+  _globals['_WORKER']._serialized_end=2282
+  _globals['_RUNNINGJOB']._serialized_start=2285
+  _globals['_RUNNINGJOB']._serialized_end=2431
+  _globals['_QUEUE']._serialized_start=2434
+  _globals['_QUEUE']._serialized_end=2668
 # @@protoc_insertion_point(module_scope)

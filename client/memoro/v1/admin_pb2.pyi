@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -81,6 +82,34 @@ SCOPE_BILLING: Scope.ValueType  # 5
 """Read the balance, the ledger and the usage."""
 Global___Scope: _TypeAlias = Scope  # noqa: Y015
 
+class _DiagnosisStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DiagnosisStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DiagnosisStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DIAGNOSIS_STATUS_UNSPECIFIED: _DiagnosisStatus.ValueType  # 0
+    """Never returned."""
+    DIAGNOSIS_STATUS_OK: _DiagnosisStatus.ValueType  # 1
+    """As it should be."""
+    DIAGNOSIS_STATUS_WARNING: _DiagnosisStatus.ValueType  # 2
+    """It works, but not as it should in production."""
+    DIAGNOSIS_STATUS_FAILED: _DiagnosisStatus.ValueType  # 3
+    """It is dangerous, or does not work."""
+
+class DiagnosisStatus(_DiagnosisStatus, metaclass=_DiagnosisStatusEnumTypeWrapper):
+    """How something is."""
+
+DIAGNOSIS_STATUS_UNSPECIFIED: DiagnosisStatus.ValueType  # 0
+"""Never returned."""
+DIAGNOSIS_STATUS_OK: DiagnosisStatus.ValueType  # 1
+"""As it should be."""
+DIAGNOSIS_STATUS_WARNING: DiagnosisStatus.ValueType  # 2
+"""It works, but not as it should in production."""
+DIAGNOSIS_STATUS_FAILED: DiagnosisStatus.ValueType  # 3
+"""It is dangerous, or does not work."""
+Global___DiagnosisStatus: _TypeAlias = DiagnosisStatus  # noqa: Y015
+
 class _AlertSeverity:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -110,6 +139,185 @@ ALERT_SEVERITY_CRITICAL: AlertSeverity.ValueType  # 3
 Global___AlertSeverity: _TypeAlias = AlertSeverity  # noqa: Y015
 
 @_typing.final
+class RateLimit(_message.Message):
+    """A bucket of tokens: each call takes as many as its method weighs, and is refused while there are too few."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PER_MINUTE_FIELD_NUMBER: _builtins.int
+    BURST_FIELD_NUMBER: _builtins.int
+    per_minute: _builtins.int
+    """Tokens that it gets per minute. 1 to 60,000,000."""
+    burst: _builtins.int
+    """Tokens that it holds at most: what may be called at once after a rest. 20, the weight of the heaviest method, to 1,000,000."""
+    def __init__(
+        self,
+        *,
+        per_minute: _builtins.int = ...,
+        burst: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "per_minute", b"per_minute"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RateLimit: _TypeAlias = RateLimit  # noqa: Y015
+
+@_typing.final
+class Limits(_message.Message):
+    """What a tenant may do. What is not set in a tier is not limited; what is not set in a tenant's own is as its tier says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    READS_FIELD_NUMBER: _builtins.int
+    WRITES_FIELD_NUMBER: _builtins.int
+    SEARCHES_FIELD_NUMBER: _builtins.int
+    USER_REQUESTS_FIELD_NUMBER: _builtins.int
+    DAILY_UNITS_FIELD_NUMBER: _builtins.int
+    OPEN_STREAMS_FIELD_NUMBER: _builtins.int
+    RELATION_DETECTIONS_FIELD_NUMBER: _builtins.int
+    MAX_MEMORIES_FIELD_NUMBER: _builtins.int
+    MAX_BYTES_FIELD_NUMBER: _builtins.int
+    daily_units: _builtins.int
+    """The weight of all calls of a day, which begins at midnight in the time zone of the deployment. At least 1."""
+    open_streams: _builtins.int
+    """Streams of WatchJob and WatchJobs open at a time. 1 to 100,000."""
+    relation_detections: _builtins.int
+    """For how many jobs of a user entities and facts are found in an hour; of more they are found later. 1 to 1,000,000."""
+    max_memories: _builtins.int
+    """Memories that the tenant may have."""
+    max_bytes: _builtins.int
+    """Bytes of text and metadata that the tenant's memories may have together."""
+    @_builtins.property
+    def requests(self) -> Global___RateLimit:
+        """All calls of the tenant together."""
+
+    @_builtins.property
+    def reads(self) -> Global___RateLimit:
+        """Its calls that read: gets and lists."""
+
+    @_builtins.property
+    def writes(self) -> Global___RateLimit:
+        """Its calls that change something."""
+
+    @_builtins.property
+    def searches(self) -> Global___RateLimit:
+        """Its calls that look for something: searches, traversals of the graph, estimates and reports."""
+
+    @_builtins.property
+    def user_requests(self) -> Global___RateLimit:
+        """The calls that name a user, of each user."""
+
+    def __init__(
+        self,
+        *,
+        requests: Global___RateLimit | None = ...,
+        reads: Global___RateLimit | None = ...,
+        writes: Global___RateLimit | None = ...,
+        searches: Global___RateLimit | None = ...,
+        user_requests: Global___RateLimit | None = ...,
+        daily_units: _builtins.int | None = ...,
+        open_streams: _builtins.int | None = ...,
+        relation_detections: _builtins.int | None = ...,
+        max_memories: _builtins.int | None = ...,
+        max_bytes: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_daily_units", b"_daily_units", "_max_bytes", b"_max_bytes", "_max_memories", b"_max_memories", "_open_streams", b"_open_streams", "_relation_detections", b"_relation_detections", "daily_units", b"daily_units", "max_bytes", b"max_bytes", "max_memories", b"max_memories", "open_streams", b"open_streams", "reads", b"reads", "relation_detections", b"relation_detections", "requests", b"requests", "searches", b"searches", "user_requests", b"user_requests", "writes", b"writes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_daily_units", b"_daily_units", "_max_bytes", b"_max_bytes", "_max_memories", b"_max_memories", "_open_streams", b"_open_streams", "_relation_detections", b"_relation_detections", "daily_units", b"daily_units", "max_bytes", b"max_bytes", "max_memories", b"max_memories", "open_streams", b"open_streams", "reads", b"reads", "relation_detections", b"relation_detections", "requests", b"requests", "searches", b"searches", "user_requests", b"user_requests", "writes", b"writes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__daily_units: _TypeAlias = _typing.Literal["daily_units"]  # noqa: Y015
+    _WhichOneofArgType__daily_units: _TypeAlias = _typing.Literal["_daily_units", b"_daily_units"]  # noqa: Y015
+    _WhichOneofReturnType__max_bytes: _TypeAlias = _typing.Literal["max_bytes"]  # noqa: Y015
+    _WhichOneofArgType__max_bytes: _TypeAlias = _typing.Literal["_max_bytes", b"_max_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__max_memories: _TypeAlias = _typing.Literal["max_memories"]  # noqa: Y015
+    _WhichOneofArgType__max_memories: _TypeAlias = _typing.Literal["_max_memories", b"_max_memories"]  # noqa: Y015
+    _WhichOneofReturnType__open_streams: _TypeAlias = _typing.Literal["open_streams"]  # noqa: Y015
+    _WhichOneofArgType__open_streams: _TypeAlias = _typing.Literal["_open_streams", b"_open_streams"]  # noqa: Y015
+    _WhichOneofReturnType__relation_detections: _TypeAlias = _typing.Literal["relation_detections"]  # noqa: Y015
+    _WhichOneofArgType__relation_detections: _TypeAlias = _typing.Literal["_relation_detections", b"_relation_detections"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__daily_units) -> _WhichOneofReturnType__daily_units | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_bytes) -> _WhichOneofReturnType__max_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_memories) -> _WhichOneofReturnType__max_memories | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__open_streams) -> _WhichOneofReturnType__open_streams | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__relation_detections) -> _WhichOneofReturnType__relation_detections | None: ...
+
+Global___Limits: _TypeAlias = Limits  # noqa: Y015
+
+@_typing.final
+class Tier(_message.Message):
+    """What tenants of a tier may do, and how they share the workers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    TENANT_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    USER_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    KEPT_SUCCEEDED_FIELD_NUMBER: _builtins.int
+    KEPT_FAILED_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """1 to 32 lower case letters, digits and hyphens, beginning with a letter."""
+    shadow: _builtins.bool
+    """True: calls beyond a limit are counted, not refused. For trying limits out."""
+    weight: _builtins.int
+    """The share of a tenant in the workers against tenants of other tiers, when all have jobs waiting. 1 to 1,000."""
+    tenant_in_flight: _builtins.int
+    """Jobs of one tenant that may be in flight at once. 1 to 100,000."""
+    user_in_flight: _builtins.int
+    """Jobs of one user that may be in flight at once. 1 to 100,000."""
+    etag: _builtins.str
+    """Changes with each update. In a request: the etag that the tier must still have; empty: any. Else ETAG_MISMATCH."""
+    @_builtins.property
+    def limits(self) -> Global___Limits:
+        """What each of its tenants may do."""
+
+    @_builtins.property
+    def kept_succeeded(self) -> _duration_pb2.Duration:
+        """How long jobs are kept that succeeded or were cancelled, an hour at least. Not set: as long as the deployment's setting says."""
+
+    @_builtins.property
+    def kept_failed(self) -> _duration_pb2.Duration:
+        """How long failed jobs are kept, an hour at least. Not set: as long as the deployment's setting says."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it last changed. Output only."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        limits: Global___Limits | None = ...,
+        shadow: _builtins.bool = ...,
+        weight: _builtins.int = ...,
+        tenant_in_flight: _builtins.int = ...,
+        user_in_flight: _builtins.int = ...,
+        kept_succeeded: _duration_pb2.Duration | None = ...,
+        kept_failed: _duration_pb2.Duration | None = ...,
+        etag: _builtins.str = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kept_failed", b"kept_failed", "kept_succeeded", b"kept_succeeded", "limits", b"limits", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "kept_failed", b"kept_failed", "kept_succeeded", b"kept_succeeded", "limits", b"limits", "name", b"name", "shadow", b"shadow", "tenant_in_flight", b"tenant_in_flight", "update_time", b"update_time", "user_in_flight", b"user_in_flight", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tier: _TypeAlias = Tier  # noqa: Y015
+
+@_typing.final
 class Tenant(_message.Message):
     """A team or product whose data is walled off from all others."""
 
@@ -123,6 +331,7 @@ class Tenant(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, made by the service."""
     name: _builtins.str
@@ -130,7 +339,7 @@ class Tenant(_message.Message):
     display_name: _builtins.str
     """For people."""
     tier: _builtins.str
-    """Which limits apply: free, pro or enterprise."""
+    """Which limits apply: the name of a tier."""
     state: Global___TenantState.ValueType
     """Whether it may call."""
     etag: _builtins.str
@@ -143,6 +352,10 @@ class Tenant(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it last changed."""
 
+    @_builtins.property
+    def limits(self) -> Global___Limits:
+        """Limits of its own, which take the place of its tier's."""
+
     def __init__(
         self,
         *,
@@ -154,10 +367,11 @@ class Tenant(_message.Message):
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        limits: Global___Limits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "limits", b"limits", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "id", b"id", "name", b"name", "state", b"state", "tier", b"tier", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "id", b"id", "limits", b"limits", "name", b"name", "state", b"state", "tier", b"tier", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -220,6 +434,100 @@ class ApiKey(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApiKey: _TypeAlias = ApiKey  # noqa: Y015
+
+@_typing.final
+class AuditEvent(_message.Message):
+    """Something that an operator did or tried, or that was done to a credential."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    EVENT_TIME_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_TENANT_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_API_KEY_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_SUBJECT_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """UUIDv7, made by the service."""
+    method: _builtins.str
+    """The method that was called: `AdminService/CreateApiKey`."""
+    code: _builtins.str
+    """How it ended: the name of a status code, `OK` or else."""
+    reason: _builtins.str
+    """The reason of a call that failed."""
+    actor_tenant_id: _builtins.str
+    """The tenant whose credential was shown."""
+    actor_api_key_id: _builtins.str
+    """The API key that was shown; empty: another kind of credential."""
+    actor_subject: _builtins.str
+    """The subject of the token that was shown; empty for an API key."""
+    tenant_id: _builtins.str
+    """The tenant that the call was about; empty: the whole deployment."""
+    request: _builtins.str
+    """The request, as JSON, without texts and secrets, cut to 4 KiB."""
+    request_id: _builtins.str
+    """The call's request id, as in `x-request-id`."""
+    @_builtins.property
+    def event_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        event_time: _timestamp_pb2.Timestamp | None = ...,
+        method: _builtins.str = ...,
+        code: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        actor_tenant_id: _builtins.str = ...,
+        actor_api_key_id: _builtins.str = ...,
+        actor_subject: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+        request: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_api_key_id", b"actor_api_key_id", "actor_subject", b"actor_subject", "actor_tenant_id", b"actor_tenant_id", "code", b"code", "event_time", b"event_time", "id", b"id", "method", b"method", "reason", b"reason", "request", b"request", "request_id", b"request_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditEvent: _TypeAlias = AuditEvent  # noqa: Y015
+
+@_typing.final
+class Diagnosis(_message.Message):
+    """One thing that was looked at in a deployment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECK_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    check: _builtins.str
+    """What was looked at: `row-level-security`."""
+    status: Global___DiagnosisStatus.ValueType
+    """How it is."""
+    message: _builtins.str
+    """What was found, and what to do about it."""
+    def __init__(
+        self,
+        *,
+        check: _builtins.str = ...,
+        status: Global___DiagnosisStatus.ValueType = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "message", b"message", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Diagnosis: _TypeAlias = Diagnosis  # noqa: Y015
 
 @_typing.final
 class Worker(_message.Message):

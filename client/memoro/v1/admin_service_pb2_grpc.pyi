@@ -40,7 +40,7 @@ class AdminServiceStub:
     ListTenants: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListTenantsRequest, _admin_service_pb2.ListTenantsResponse]
     """Lists tenants by name."""
     UpdateTenant: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateTenantRequest, _admin_service_pb2.UpdateTenantResponse]
-    """Changes a tenant's display name or tier."""
+    """Changes a tenant's display name, tier or limits; new limits hold within 250 ms everywhere."""
     SuspendTenant: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SuspendTenantRequest, _admin_service_pb2.SuspendTenantResponse]
     """Refuses a tenant's calls from now on, within 2 seconds everywhere. Jobs already accepted go on."""
     ResumeTenant: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeTenantRequest, _admin_service_pb2.ResumeTenantResponse]
@@ -94,7 +94,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     ListTenants: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListTenantsRequest, _admin_service_pb2.ListTenantsResponse]  # type: ignore[assignment]
     """Lists tenants by name."""
     UpdateTenant: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateTenantRequest, _admin_service_pb2.UpdateTenantResponse]  # type: ignore[assignment]
-    """Changes a tenant's display name or tier."""
+    """Changes a tenant's display name, tier or limits; new limits hold within 250 ms everywhere."""
     SuspendTenant: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SuspendTenantRequest, _admin_service_pb2.SuspendTenantResponse]  # type: ignore[assignment]
     """Refuses a tenant's calls from now on, within 2 seconds everywhere. Jobs already accepted go on."""
     ResumeTenant: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeTenantRequest, _admin_service_pb2.ResumeTenantResponse]  # type: ignore[assignment]
@@ -169,7 +169,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.UpdateTenantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.UpdateTenantResponse, _abc.Awaitable[_admin_service_pb2.UpdateTenantResponse]]:
-        """Changes a tenant's display name or tier."""
+        """Changes a tenant's display name, tier or limits; new limits hold within 250 ms everywhere."""
 
     @_abc_1.abstractmethod
     def SuspendTenant(

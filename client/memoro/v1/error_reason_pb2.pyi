@@ -109,9 +109,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     "RESUME_TOKEN_EXPIRED", domain: "memoro"}]}`.
     """
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 18
-    """RESOURCE_EXHAUSTED. A rate or concurrency limit; `RetryInfo` says when to try again.
-    Example: `{code: 8, message: "too many open streams", details: [ErrorInfo{reason: "RATE_LIMITED", domain: "memoro"},
-    RetryInfo{retry_delay: "1s"}]}`.
+    """RESOURCE_EXHAUSTED. A rate or concurrency limit; `RetryInfo` says when to try again, and so does the trailer
+    `grpc-retry-pushback-ms`.
+    Example: `{code: 8, message: "too many calls: the limit writes of this tenant allows 120 a minute", details:
+    [ErrorInfo{reason: "RATE_LIMITED", domain: "memoro", metadata: {"limit": "writes"}}, RetryInfo{retry_delay: "0.5s"},
+    QuotaFailure{violations: [{subject: "writes"}]}]}`.
     """
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 19
     """DEADLINE_EXCEEDED. The call's deadline, or the longest one that the method allows, passed on the server.
@@ -196,6 +198,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND. There is no such budget: none is set for this scope.
     Example: `{code: 5, message: "there is no such daily budget: set one first", details: [ErrorInfo{reason: "BUDGET_NOT_FOUND",
     domain: "memoro", metadata: {"scope": "TENANT", "tenant_id": "0199…", "user_id": ""}}]}`.
+    """
+    ERROR_REASON_DAILY_LIMIT: _ErrorReason.ValueType  # 35
+    """RESOURCE_EXHAUSTED. The tenant's calls of this day are used up; the trailer `grpc-retry-pushback-ms` is -1.
+    Example: `{code: 8, message: "the 10000 units of today are used up; the next day begins at 2026-02-01T00:00:00Z", details:
+    [ErrorInfo{reason: "DAILY_LIMIT", domain: "memoro", metadata: {"limit": "daily_units", "reset_time":
+    "2026-02-01T00:00:00Z"}}, QuotaFailure{violations: [{subject: "daily_units"}]}]}`.
+    """
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 36
+    """RESOURCE_EXHAUSTED. The tenant has as many memories, or bytes in them, as it may; the trailer `grpc-retry-pushback-ms` is -1.
+    Example: `{code: 8, message: "the tenant may have 10000 memories, and has them", details: [ErrorInfo{reason:
+    "QUOTA_EXCEEDED", domain: "memoro", metadata: {"limit": "max_memories", "maximum": "10000"}}, QuotaFailure{violations:
+    [{subject: "max_memories"}]}]}`.
+    """
+    ERROR_REASON_TIER_NOT_FOUND: _ErrorReason.ValueType  # 37
+    """NOT_FOUND. No such tier.
+    Example: `{code: 5, message: "no tier gold", details: [ErrorInfo{reason: "TIER_NOT_FOUND", domain: "memoro"}]}`.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -290,9 +308,11 @@ Example: `{code: 11, message: "the events after this token are gone; watch again
 "RESUME_TOKEN_EXPIRED", domain: "memoro"}]}`.
 """
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 18
-"""RESOURCE_EXHAUSTED. A rate or concurrency limit; `RetryInfo` says when to try again.
-Example: `{code: 8, message: "too many open streams", details: [ErrorInfo{reason: "RATE_LIMITED", domain: "memoro"},
-RetryInfo{retry_delay: "1s"}]}`.
+"""RESOURCE_EXHAUSTED. A rate or concurrency limit; `RetryInfo` says when to try again, and so does the trailer
+`grpc-retry-pushback-ms`.
+Example: `{code: 8, message: "too many calls: the limit writes of this tenant allows 120 a minute", details:
+[ErrorInfo{reason: "RATE_LIMITED", domain: "memoro", metadata: {"limit": "writes"}}, RetryInfo{retry_delay: "0.5s"},
+QuotaFailure{violations: [{subject: "writes"}]}]}`.
 """
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 19
 """DEADLINE_EXCEEDED. The call's deadline, or the longest one that the method allows, passed on the server.
@@ -377,5 +397,21 @@ ERROR_REASON_BUDGET_NOT_FOUND: ErrorReason.ValueType  # 34
 """NOT_FOUND. There is no such budget: none is set for this scope.
 Example: `{code: 5, message: "there is no such daily budget: set one first", details: [ErrorInfo{reason: "BUDGET_NOT_FOUND",
 domain: "memoro", metadata: {"scope": "TENANT", "tenant_id": "0199…", "user_id": ""}}]}`.
+"""
+ERROR_REASON_DAILY_LIMIT: ErrorReason.ValueType  # 35
+"""RESOURCE_EXHAUSTED. The tenant's calls of this day are used up; the trailer `grpc-retry-pushback-ms` is -1.
+Example: `{code: 8, message: "the 10000 units of today are used up; the next day begins at 2026-02-01T00:00:00Z", details:
+[ErrorInfo{reason: "DAILY_LIMIT", domain: "memoro", metadata: {"limit": "daily_units", "reset_time":
+"2026-02-01T00:00:00Z"}}, QuotaFailure{violations: [{subject: "daily_units"}]}]}`.
+"""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 36
+"""RESOURCE_EXHAUSTED. The tenant has as many memories, or bytes in them, as it may; the trailer `grpc-retry-pushback-ms` is -1.
+Example: `{code: 8, message: "the tenant may have 10000 memories, and has them", details: [ErrorInfo{reason:
+"QUOTA_EXCEEDED", domain: "memoro", metadata: {"limit": "max_memories", "maximum": "10000"}}, QuotaFailure{violations:
+[{subject: "max_memories"}]}]}`.
+"""
+ERROR_REASON_TIER_NOT_FOUND: ErrorReason.ValueType  # 37
+"""NOT_FOUND. No such tier.
+Example: `{code: 5, message: "no tier gold", details: [ErrorInfo{reason: "TIER_NOT_FOUND", domain: "memoro"}]}`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

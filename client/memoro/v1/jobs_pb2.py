@@ -27,33 +27,33 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from memoro.v1 import memory_pb2 as memoro_dot_v1_dot_memory__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14memoro/v1/jobs.proto\x12\tmemoro.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16memoro/v1/memory.proto\"z\n\rStageProgress\x12\x1f\n\x05stage\x18\x01 \x01(\x0e\x32\x10.memoro.v1.Stage\x12&\n\x06status\x18\x02 \x01(\x0e\x32\x16.memoro.v1.StageStatus\x12\x11\n\tcompleted\x18\x03 \x01(\x05\x12\r\n\x05total\x18\x04 \x01(\x05\">\n\x08JobError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\"Z\n\tJobResult\x12\x10\n\x08memories\x18\x01 \x01(\x05\x12\x10\n\x08\x65ntities\x18\x02 \x01(\x05\x12\x15\n\rrelationships\x18\x03 \x01(\x05\x12\x12\n\nsuperseded\x18\x04 \x01(\x05\"H\n\x08JobUsage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x15\n\routput_tokens\x18\x02 \x01(\x03\x12\x0f\n\x07\x63harged\x18\x03 \x01(\x03\"\x82\x05\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12 \n\x04kind\x18\x02 \x01(\x0e\x32\x12.memoro.v1.JobKind\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.memoro.v1.JobState\x12%\n\x08priority\x18\x04 \x01(\x0e\x32\x13.memoro.v1.Priority\x12\x0f\n\x07user_id\x18\x05 \x01(\t\x12\x12\n\nmemory_ids\x18\x06 \x03(\t\x12(\n\x06stages\x18\x07 \x03(\x0b\x32\x18.memoro.v1.StageProgress\x12\x0f\n\x07partial\x18\x08 \x01(\x08\x12\x0f\n\x07\x61ttempt\x18\t \x01(\x05\x12\x14\n\x0cmax_attempts\x18\n \x01(\x05\x12\"\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x13.memoro.v1.JobError\x12$\n\x06result\x18\x0c \x01(\x0b\x32\x14.memoro.v1.JobResult\x12\"\n\x05usage\x18\r \x01(\x0b\x32\x13.memoro.v1.JobUsage\x12\x18\n\x10\x63\x61ncel_requested\x18\x0e \x01(\x08\x12\x10\n\x08sequence\x18\x0f \x01(\x03\x12/\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08run_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08retry_of\x18\x14 \x01(\t\x12\x12\n\ncost_bound\x18\x15 \x01(\x03\"\xd6\x02\n\tJobUpdate\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.memoro.v1.JobState\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\'\n\x05stage\x18\x04 \x01(\x0b\x32\x18.memoro.v1.StageProgress\x12\"\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x13.memoro.v1.JobError\x12,\n\x08run_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x06result\x18\x07 \x01(\x0b\x32\x14.memoro.v1.JobResult\x12\x0f\n\x07partial\x18\x08 \x01(\x08\x12\"\n\x05usage\x18\t \x01(\x0b\x32\x13.memoro.v1.JobUsage\x12.\n\nevent_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"i\n\tHeartbeat\x12/\n\x0bserver_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration*?\n\x07JobKind\x12\x18\n\x14JOB_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16JOB_KIND_MEMORY_ENRICH\x10\x01*\xb2\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x16\n\x12JOB_STATE_DEFERRED\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10JOB_STATE_FAILED\x10\x05\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x06*y\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTAGE_SCREEN\x10\x01\x12\x0f\n\x0bSTAGE_EMBED\x10\x02\x12\x11\n\rSTAGE_EXTRACT\x10\x03\x12\x11\n\rSTAGE_RESOLVE\x10\x04\x12\x10\n\x0cSTAGE_COMMIT\x10\x05*\xc8\x01\n\x0bStageStatus\x12\x1c\n\x18STAGE_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14STAGE_STATUS_PENDING\x10\x01\x12\x18\n\x14STAGE_STATUS_RUNNING\x10\x02\x12\x1a\n\x16STAGE_STATUS_SUCCEEDED\x10\x03\x12\x18\n\x14STAGE_STATUS_PARTIAL\x10\x04\x12\x18\n\x14STAGE_STATUS_SKIPPED\x10\x05\x12\x17\n\x13STAGE_STATUS_FAILED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14memoro/v1/jobs.proto\x12\tmemoro.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16memoro/v1/memory.proto\"z\n\rStageProgress\x12\x1f\n\x05stage\x18\x01 \x01(\x0e\x32\x10.memoro.v1.Stage\x12&\n\x06status\x18\x02 \x01(\x0e\x32\x16.memoro.v1.StageStatus\x12\x11\n\tcompleted\x18\x03 \x01(\x05\x12\r\n\x05total\x18\x04 \x01(\x05\">\n\x08JobError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\"q\n\tJobResult\x12\x10\n\x08memories\x18\x01 \x01(\x05\x12\x10\n\x08\x65ntities\x18\x02 \x01(\x05\x12\x15\n\rrelationships\x18\x03 \x01(\x05\x12\x12\n\nsuperseded\x18\x04 \x01(\x05\x12\x15\n\rrelate_job_id\x18\x05 \x01(\t\"H\n\x08JobUsage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x15\n\routput_tokens\x18\x02 \x01(\x03\x12\x0f\n\x07\x63harged\x18\x03 \x01(\x03\"\x82\x05\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12 \n\x04kind\x18\x02 \x01(\x0e\x32\x12.memoro.v1.JobKind\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.memoro.v1.JobState\x12%\n\x08priority\x18\x04 \x01(\x0e\x32\x13.memoro.v1.Priority\x12\x0f\n\x07user_id\x18\x05 \x01(\t\x12\x12\n\nmemory_ids\x18\x06 \x03(\t\x12(\n\x06stages\x18\x07 \x03(\x0b\x32\x18.memoro.v1.StageProgress\x12\x0f\n\x07partial\x18\x08 \x01(\x08\x12\x0f\n\x07\x61ttempt\x18\t \x01(\x05\x12\x14\n\x0cmax_attempts\x18\n \x01(\x05\x12\"\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x13.memoro.v1.JobError\x12$\n\x06result\x18\x0c \x01(\x0b\x32\x14.memoro.v1.JobResult\x12\"\n\x05usage\x18\r \x01(\x0b\x32\x13.memoro.v1.JobUsage\x12\x18\n\x10\x63\x61ncel_requested\x18\x0e \x01(\x08\x12\x10\n\x08sequence\x18\x0f \x01(\x03\x12/\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08run_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08retry_of\x18\x14 \x01(\t\x12\x12\n\ncost_bound\x18\x15 \x01(\x03\"\xd6\x02\n\tJobUpdate\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.memoro.v1.JobState\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\'\n\x05stage\x18\x04 \x01(\x0b\x32\x18.memoro.v1.StageProgress\x12\"\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x13.memoro.v1.JobError\x12,\n\x08run_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12$\n\x06result\x18\x07 \x01(\x0b\x32\x14.memoro.v1.JobResult\x12\x0f\n\x07partial\x18\x08 \x01(\x08\x12\"\n\x05usage\x18\t \x01(\x0b\x32\x13.memoro.v1.JobUsage\x12.\n\nevent_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"i\n\tHeartbeat\x12/\n\x0bserver_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration*[\n\x07JobKind\x12\x18\n\x14JOB_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16JOB_KIND_MEMORY_ENRICH\x10\x01\x12\x1a\n\x16JOB_KIND_MEMORY_RELATE\x10\x02*\xb2\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x16\n\x12JOB_STATE_DEFERRED\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10JOB_STATE_FAILED\x10\x05\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x06*y\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTAGE_SCREEN\x10\x01\x12\x0f\n\x0bSTAGE_EMBED\x10\x02\x12\x11\n\rSTAGE_EXTRACT\x10\x03\x12\x11\n\rSTAGE_RESOLVE\x10\x04\x12\x10\n\x0cSTAGE_COMMIT\x10\x05*\xe3\x01\n\x0bStageStatus\x12\x1c\n\x18STAGE_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14STAGE_STATUS_PENDING\x10\x01\x12\x18\n\x14STAGE_STATUS_RUNNING\x10\x02\x12\x1a\n\x16STAGE_STATUS_SUCCEEDED\x10\x03\x12\x18\n\x14STAGE_STATUS_PARTIAL\x10\x04\x12\x18\n\x14STAGE_STATUS_SKIPPED\x10\x05\x12\x17\n\x13STAGE_STATUS_FAILED\x10\x06\x12\x19\n\x15STAGE_STATUS_DEFERRED\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'memoro.v1.jobs_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBKIND']._serialized_start=1575
-  _globals['_JOBKIND']._serialized_end=1638
-  _globals['_JOBSTATE']._serialized_start=1641
-  _globals['_JOBSTATE']._serialized_end=1819
-  _globals['_STAGE']._serialized_start=1821
-  _globals['_STAGE']._serialized_end=1942
-  _globals['_STAGESTATUS']._serialized_start=1945
-  _globals['_STAGESTATUS']._serialized_end=2145
+  _globals['_JOBKIND']._serialized_start=1598
+  _globals['_JOBKIND']._serialized_end=1689
+  _globals['_JOBSTATE']._serialized_start=1692
+  _globals['_JOBSTATE']._serialized_end=1870
+  _globals['_STAGE']._serialized_start=1872
+  _globals['_STAGE']._serialized_end=1993
+  _globals['_STAGESTATUS']._serialized_start=1996
+  _globals['_STAGESTATUS']._serialized_end=2223
   _globals['_STAGEPROGRESS']._serialized_start=124
   _globals['_STAGEPROGRESS']._serialized_end=246
   _globals['_JOBERROR']._serialized_start=248
   _globals['_JOBERROR']._serialized_end=310
   _globals['_JOBRESULT']._serialized_start=312
-  _globals['_JOBRESULT']._serialized_end=402
-  _globals['_JOBUSAGE']._serialized_start=404
-  _globals['_JOBUSAGE']._serialized_end=476
-  _globals['_JOB']._serialized_start=479
-  _globals['_JOB']._serialized_end=1121
-  _globals['_JOBUPDATE']._serialized_start=1124
-  _globals['_JOBUPDATE']._serialized_end=1466
-  _globals['_HEARTBEAT']._serialized_start=1468
-  _globals['_HEARTBEAT']._serialized_end=1573
+  _globals['_JOBRESULT']._serialized_end=425
+  _globals['_JOBUSAGE']._serialized_start=427
+  _globals['_JOBUSAGE']._serialized_end=499
+  _globals['_JOB']._serialized_start=502
+  _globals['_JOB']._serialized_end=1144
+  _globals['_JOBUPDATE']._serialized_start=1147
+  _globals['_JOBUPDATE']._serialized_end=1489
+  _globals['_HEARTBEAT']._serialized_start=1491
+  _globals['_HEARTBEAT']._serialized_end=1596
 # @@protoc_insertion_point(module_scope)

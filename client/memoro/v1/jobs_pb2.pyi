@@ -32,6 +32,8 @@ class _JobKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobKind.Value
     """Never returned; in a filter: any kind."""
     JOB_KIND_MEMORY_ENRICH: _JobKind.ValueType  # 1
     """Embeds memories and links them into the graph."""
+    JOB_KIND_MEMORY_RELATE: _JobKind.ValueType  # 2
+    """Finds entities and facts in memories that are embedded already: what a tier's `relation_detections` put off."""
 
 class JobKind(_JobKind, metaclass=_JobKindEnumTypeWrapper):
     """What a job does."""
@@ -40,6 +42,8 @@ JOB_KIND_UNSPECIFIED: JobKind.ValueType  # 0
 """Never returned; in a filter: any kind."""
 JOB_KIND_MEMORY_ENRICH: JobKind.ValueType  # 1
 """Embeds memories and links them into the graph."""
+JOB_KIND_MEMORY_RELATE: JobKind.ValueType  # 2
+"""Finds entities and facts in memories that are embedded already: what a tier's `relation_detections` put off."""
 Global___JobKind: _TypeAlias = JobKind  # noqa: Y015
 
 class _JobState:
@@ -138,6 +142,8 @@ class _StageStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StageStat
     """There was nothing to do."""
     STAGE_STATUS_FAILED: _StageStatus.ValueType  # 6
     """Failed."""
+    STAGE_STATUS_DEFERRED: _StageStatus.ValueType  # 7
+    """Left to a job of its own, which runs later: `JobResult.relate_job_id`."""
 
 class StageStatus(_StageStatus, metaclass=_StageStatusEnumTypeWrapper):
     """Where a stage stands."""
@@ -156,6 +162,8 @@ STAGE_STATUS_SKIPPED: StageStatus.ValueType  # 5
 """There was nothing to do."""
 STAGE_STATUS_FAILED: StageStatus.ValueType  # 6
 """Failed."""
+STAGE_STATUS_DEFERRED: StageStatus.ValueType  # 7
+"""Left to a job of its own, which runs later: `JobResult.relate_job_id`."""
 Global___StageStatus: _TypeAlias = StageStatus  # noqa: Y015
 
 @_typing.final
@@ -232,6 +240,7 @@ class JobResult(_message.Message):
     ENTITIES_FIELD_NUMBER: _builtins.int
     RELATIONSHIPS_FIELD_NUMBER: _builtins.int
     SUPERSEDED_FIELD_NUMBER: _builtins.int
+    RELATE_JOB_ID_FIELD_NUMBER: _builtins.int
     memories: _builtins.int
     """Memories made ready."""
     entities: _builtins.int
@@ -240,6 +249,8 @@ class JobResult(_message.Message):
     """Relationships stated, new or known."""
     superseded: _builtins.int
     """Earlier relationships that new ones took the place of."""
+    relate_job_id: _builtins.str
+    """The job that finds the entities and facts, when the user's `relation_detections` of this hour were used up."""
     def __init__(
         self,
         *,
@@ -247,10 +258,11 @@ class JobResult(_message.Message):
         entities: _builtins.int = ...,
         relationships: _builtins.int = ...,
         superseded: _builtins.int = ...,
+        relate_job_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entities", b"entities", "memories", b"memories", "relationships", b"relationships", "superseded", b"superseded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entities", b"entities", "memories", b"memories", "relate_job_id", b"relate_job_id", "relationships", b"relationships", "superseded", b"superseded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -17,6 +17,7 @@ class JobKind(StrEnum):
     """What a job does."""
 
     MEMORY_ENRICH = "memory.enrich"
+    MEMORY_RELATE = "memory.relate"
 
 
 class JobState(StrEnum):
@@ -65,6 +66,7 @@ class StageStatus(StrEnum):
     PARTIAL = "PARTIAL"
     SKIPPED = "SKIPPED"
     FAILED = "FAILED"
+    DEFERRED = "DEFERRED"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,9 @@ class OpenStreams:
         self._open: Counter[TenantId] = Counter()
 
     @contextmanager
-    def one_more(self, tenant_id: TenantId, *, maximum: int) -> Iterator[None]:
+    def one_more(self, tenant_id: TenantId, *, maximum: int | None) -> Iterator[None]:
         """A stream, open while the block is entered. Raises RATE_LIMITED when the tenant has `maximum` of them."""
-        if self._open[tenant_id] >= maximum:
+        if maximum is not None and self._open[tenant_id] >= maximum:
             raise MemoroError(
                 Code.RESOURCE_EXHAUSTED,
                 Reason.RATE_LIMITED,

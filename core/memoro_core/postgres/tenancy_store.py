@@ -5,19 +5,23 @@ from __future__ import annotations
 import hmac
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from asyncpg import Record
+from pydantic import TypeAdapter
 
 from memoro_core.idempotency import request_id_reused
 from memoro_core.ids import ApiKeyId, TenantId
+from memoro_core.limits.model import Limits, TenantLimits
 from memoro_core.postgres.database import Connection, Database
 from memoro_core.postgres.queries import load_queries
-from memoro_core.tenancy.model import ApiKey, Scope, Tenant, TenantState, Tier, TierLimits
+from memoro_core.tenancy.model import ApiKey, Scope, Tenant, TenantState, Tier
 from memoro_core.tenancy.ports import Credential, Request
 from memoro_core.tenancy.service import tenant_exists
 
 _SQL = load_queries("tenancy")
+_LIMITS: Final = TypeAdapter(Limits)
 
 
 class PostgresTenancyStore:
@@ -117,7 +121,8 @@ class PostgresTenancyStore:
             expires_at=row["expires_at"],
             revoked_at=row["revoked_at"],
             tier=Tier(row["tier"]),
-            limits=TierLimits(row["open_streams"], row["jobs_kept"]),
+            limits=TenantLimits(_LIMITS.validate_python(row["limits"]), row["limits_version"], row["shadow"]),
+            jobs_kept=row["jobs_kept"],
             tenant_state=TenantState(row["state"]),
         )
 

@@ -83,7 +83,12 @@ class Authenticator:
             return MemoroError(Code.PERMISSION_DENIED, Reason.TENANT_SUSPENDED, "the tenant is suspended")
         self._tiers[credential.tenant_id] = credential.tier
         return Principal(
-            credential.tenant_id, credential.api_key_id, credential.scopes, credential.tier, credential.limits
+            credential.tenant_id,
+            credential.api_key_id,
+            credential.scopes,
+            credential.tier,
+            credential.limits,
+            credential.jobs_kept,
         )
 
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from memoro_core.ids import ApiKeyId, TenantId
+from memoro_core.limits.model import NO_LIMITS, TenantLimits
 
 
 class Scope(StrEnum):
@@ -31,14 +32,6 @@ class Tier(StrEnum):
     FREE = "free"
     PRO = "pro"
     ENTERPRISE = "enterprise"
-
-
-@dataclass(frozen=True, slots=True)
-class TierLimits:
-    """What a tenant of a tier may do at once. `jobs_kept`: how long ended jobs are kept; None: as the settings say."""
-
-    open_streams: int
-    jobs_kept: timedelta | None = None
 
 
 class TenantState(StrEnum):
@@ -79,10 +72,14 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls: the tenant and the key it showed, with what that key may do and what its tier allows."""
+    """Who calls: the tenant and the key it showed, with what that key may do and what the tenant may.
+
+    `jobs_kept`: how long the tenant's ended jobs are kept; None: as the settings say.
+    """
 
     tenant_id: TenantId
     api_key_id: ApiKeyId
     scopes: frozenset[Scope]
     tier: Tier
-    limits: TierLimits
+    limits: TenantLimits = NO_LIMITS
+    jobs_kept: timedelta | None = None

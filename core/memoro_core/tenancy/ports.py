@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import ApiKeyId, TenantId
-from memoro_core.tenancy.model import ApiKey, Scope, Tenant, TenantState, Tier, TierLimits
+from memoro_core.limits.model import TenantLimits
+from memoro_core.tenancy.model import ApiKey, Scope, Tenant, TenantState, Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,8 @@ class Credential:
     expires_at: datetime | None
     revoked_at: datetime | None
     tier: Tier
-    limits: TierLimits
+    limits: TenantLimits
+    jobs_kept: timedelta | None
     tenant_state: TenantState
 
 

@@ -75,7 +75,7 @@ class JobsServicer:
                 call.tenant_id,
                 to_feed_filter(request),
                 request.resume_token or None,
-                kept=call.principal.limits.jobs_kept,
+                kept=call.principal.jobs_kept,
             )
             async with aclosing(watching) as messages:
                 async for message in messages:
@@ -103,7 +103,7 @@ class JobsServicer:
         return pb.RetryJobResponse(job=from_job(job))
 
     def _one_more_stream(self, call: Call) -> AbstractContextManager[None]:
-        return self._streams.one_more(call.tenant_id, maximum=call.principal.limits.open_streams)
+        return self._streams.one_more(call.tenant_id, maximum=call.principal.limits.limits.open_streams)
 
     def _heartbeat(self) -> jobs_pb2.Heartbeat:
         return heartbeat(from_time(self._clock.now()), self._heartbeat_interval)

@@ -132,12 +132,15 @@ async def test_a_drain_ends_watches_which_go_on_elsewhere(settings: Settings) ->
 async def two_streams(owner_database_url: str) -> AsyncIterator[None]:
     """The lowest tier allows two open streams."""
     owner = await asyncpg.connect(owner_database_url)
-    before = await owner.fetchval("SELECT open_streams FROM tiers WHERE tier = 'free'")
-    await owner.execute("UPDATE tiers SET open_streams = 2 WHERE tier = 'free'")
+    before = await owner.fetchval("SELECT limits ->> 'open_streams' FROM tiers WHERE tier = 'free'")
+    await owner.execute("UPDATE tiers SET limits = limits || '{\"open_streams\": 2}' WHERE tier = 'free'")
     try:
         yield
     finally:
-        await owner.execute("UPDATE tiers SET open_streams = $1 WHERE tier = 'free'", before)
+        await owner.execute(
+            "UPDATE tiers SET limits = limits || jsonb_build_object('open_streams', $1::int) WHERE tier = 'free'",
+            int(before),
+        )
         await owner.close()
 
 

@@ -14,10 +14,11 @@ from memoro_core.alerts.service import TEST_TITLE, AlertService
 from memoro_core.errors import MemoroError, Reason
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import ApiKeyId, new_id
+from memoro_core.limits.model import NO_LIMITS
 from memoro_core.outbound.alert_router import open_alert_router
 from memoro_core.postgres.answer_store import PostgresAnswerStore
 from memoro_core.settings import Settings
-from memoro_core.tenancy.model import Principal, Scope, Tier, TierLimits
+from memoro_core.tenancy.model import Principal, Scope, Tier
 from tests.fakes.slack_server import Answer, Slack
 from tests.fakes.smtp_server import Mailbox
 from tests.integration.alerts.conftest import Alerts, settings_with, with_email
@@ -38,9 +39,7 @@ def serving(alerts: Alerts, client_tls: ssl.SSLContext) -> Serving:
 
 @pytest.fixture
 def principal(alerts: Alerts) -> Principal:
-    return Principal(
-        alerts.domain.tenant, ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.ENTERPRISE, TierLimits(100)
-    )
+    return Principal(alerts.domain.tenant, ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.ENTERPRISE, NO_LIMITS)
 
 
 async def test_every_channel_gets_it_now_and_says_what_came_of_it(

@@ -13,13 +13,14 @@ from memoro_core.billing.service import BillingService
 from memoro_core.errors import MemoroError, Reason
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import ApiKeyId, TenantId, new_id
-from memoro_core.tenancy.model import Principal, Scope, Tier, TierLimits
+from memoro_core.limits.model import NO_LIMITS
+from memoro_core.tenancy.model import Principal, Scope, Tier
 from tests.support.billing import HOUR, job
 from tests.support.credit_world import CreditWorld
 from tests.support.domain import Domain
 from tests.support.job_world import SetClock
 
-OPERATOR = Principal(TenantId(new_id()), ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.FREE, TierLimits(100))
+OPERATOR = Principal(TenantId(new_id()), ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.FREE, NO_LIMITS)
 ASKED = Idempotency("r-1", b"f" * 32)
 
 

@@ -99,7 +99,7 @@ async def test_what_a_settlement_reads_it_finds_by_the_job(world: CreditWorld, d
     assert sum(reads(ended, "credit_holds").values()) == 100
     assert sum(reads(ended, "jobs").values()) == 100
     calls = await plan(world, "settle_calls", world.tenant, jobs, world.now)
-    assert reads(calls, "ai_calls") == {"ai_calls_pkey": 200}
+    assert reads(calls, "ai_calls") == {"ai_calls_pkey": 100}
     settled = await plan(world, "end_holds", world.tenant, jobs, [1] * len(jobs), world.now, [])
     assert sum(reads(settled, "credit_holds").values()) == 100
     nothing: list[list[object]] = [[] for _ in range(9)]

@@ -19,13 +19,14 @@ from memoro_core.container import open_container
 from memoro_core.errors import Code, MemoroError, Reason
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import ApiKeyId, ConversationId, UserId, new_id
+from memoro_core.limits.model import NO_LIMITS
 from memoro_core.llm.model import Operation
 from memoro_core.llm.openai import OpenAIEmbeddingProvider, OpenAIEndpoint, OpenAIExtractionProvider
 from memoro_core.memory.model import NewConversation, NewMemory, NewMessage
 from memoro_core.postgres.credit_store import PostgresCreditStore
 from memoro_core.postgres.price_store import PostgresPriceStore
 from memoro_core.settings import Settings
-from memoro_core.tenancy.model import Principal, Scope, Tier, TierLimits
+from memoro_core.tenancy.model import Principal, Scope, Tier
 from tests.support.domain import Domain, fresh_name
 
 HOUR = timedelta(hours=1)
@@ -49,9 +50,7 @@ class World:
         self.service = PricingService(
             PostgresPriceStore(domain.database), book, self.bounds, PostgresCreditStore(domain.database), SystemClock()
         )
-        self.principal = Principal(
-            domain.tenant, ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.FREE, TierLimits(100)
-        )
+        self.principal = Principal(domain.tenant, ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.FREE, NO_LIMITS)
 
     def new(
         self, operation: Operation = Operation.EMBED, *, cost: int = 0, fee: int = 0, at: datetime | None = None

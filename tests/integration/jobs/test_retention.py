@@ -95,8 +95,8 @@ async def test_a_job_that_was_done_again_may_go(domain: Domain) -> None:
 async def test_a_tier_may_keep_its_jobs_longer_or_shorter(domain: Domain, owner: Any) -> None:
     name = fresh_name()
     await owner.execute(
-        "INSERT INTO tiers (tier, weight, tenant_in_flight, user_in_flight, open_streams, kept_succeeded, kept_failed)"
-        " VALUES ($1, 1, 1, 1, 1, '1 hour', '90 days')",
+        "INSERT INTO tiers (tier, weight, tenant_in_flight, user_in_flight, kept_succeeded, kept_failed)"
+        " VALUES ($1, 1, 1, 1, '1 hour', '90 days')",
         name,
     )
     try:

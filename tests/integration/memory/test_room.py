@@ -41,8 +41,8 @@ async def set_tier(domain: Domain, owner_database_url: str) -> AsyncIterator[Set
 
     async def set_caps(tenant_in_flight: int, user_in_flight: int, *, paused: bool = False) -> None:
         await owner.execute(
-            "INSERT INTO tiers (tier, weight, tenant_in_flight, user_in_flight, open_streams, queue_paused_at)"
-            " VALUES ($1, 1, $2, $3, 1, CASE WHEN $4 THEN now() END)"
+            "INSERT INTO tiers (tier, weight, tenant_in_flight, user_in_flight, queue_paused_at)"
+            " VALUES ($1, 1, $2, $3, CASE WHEN $4 THEN now() END)"
             " ON CONFLICT (tier) DO UPDATE SET tenant_in_flight = EXCLUDED.tenant_in_flight,"
             " user_in_flight = EXCLUDED.user_in_flight, queue_paused_at = EXCLUDED.queue_paused_at",
             name,

@@ -11,9 +11,10 @@ from memoro_core.clock import SystemClock
 from memoro_core.errors import MemoroError, Reason
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import ApiKeyId, TenantId, new_id
+from memoro_core.limits.model import NO_LIMITS
 from memoro_core.tenancy.authentication import Authenticator
 from memoro_core.tenancy.bootstrap import Bootstrap
-from memoro_core.tenancy.model import DEFAULT_SCOPES, Principal, Scope, TenantState, Tier, TierLimits
+from memoro_core.tenancy.model import DEFAULT_SCOPES, Principal, Scope, TenantState, Tier
 from memoro_core.tenancy.service import TenancyService
 from tests.support.domain import Domain, fresh_name
 
@@ -56,7 +57,7 @@ async def test_a_tenant_is_created_read_changed_and_listed(tenancy: TenancyServi
 
 
 async def test_a_repeated_request_makes_one_tenant_and_one_key(domain: Domain, tenancy: TenancyService) -> None:
-    operator = Principal(domain.tenant, ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.FREE, TierLimits(100))
+    operator = Principal(domain.tenant, ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.FREE, NO_LIMITS)
     name = fresh_name()
     request = Idempotency("make", b"a" * 32)
     first, second = [await tenancy.create_tenant(operator, name, "", Tier.FREE, idempotency=request) for _ in range(2)]
@@ -80,7 +81,7 @@ async def test_a_key_names_its_tenant_until_it_is_revoked(
     principal = await authenticator.authenticate(f"Bearer {secret}")
     assert (principal.tenant_id, principal.api_key_id) == (domain.tenant, key.id)
     assert principal.scopes == frozenset(DEFAULT_SCOPES)
-    assert (principal.tier, principal.limits) == (Tier.ENTERPRISE, TierLimits(open_streams=5000, jobs_kept=None))
+    assert (principal.tier, principal.limits.limits.open_streams, principal.jobs_kept) == (Tier.ENTERPRISE, 5000, None)
     revoked = await tenancy.revoke_api_key(domain.tenant, key.id)
     assert revoked.revoked_at is not None
     assert (await tenancy.revoke_api_key(domain.tenant, key.id)).revoked_at == revoked.revoked_at

@@ -36,8 +36,9 @@ from memoro_core.billing.model import (
 from memoro_core.billing.usage_model import AiCall, AiCosts, OperationCost, UsageDimension, UsageRow
 from memoro_core.errors import MemoroError, Reason
 from memoro_core.ids import ApiKeyId, GrantId, JobId, TenantId, UserId, new_id
+from memoro_core.limits.model import NO_LIMITS
 from memoro_core.llm.model import Operation
-from memoro_core.tenancy.model import Principal, Scope, Tier, TierLimits
+from memoro_core.tenancy.model import Principal, Scope, Tier
 from memoro_server.call import Call, Method
 from memoro_server.convert import billing as convert_billing
 from memoro_server.convert import spending as convert_spending
@@ -93,7 +94,7 @@ def test_every_value_of_an_enum_has_its_member(numbers: dict[Any, int], enum: An
 def call_of(*scopes: Scope) -> Call:
     no_context: Any = None
     call = Call(Method(GET_BALANCE, POLICIES[GET_BALANCE], None), no_context)
-    call.principal = Principal(OURS, ApiKeyId(new_id()), frozenset(scopes), Tier.FREE, TierLimits(100))
+    call.principal = Principal(OURS, ApiKeyId(new_id()), frozenset(scopes), Tier.FREE, NO_LIMITS)
     return call
 
 

@@ -179,13 +179,9 @@ WITH calls AS MATERIALIZED (
         LIMIT 1
     ) AS again ON true
     WHERE calls.state = 'OPEN'
-), presumed AS (
-    UPDATE ai_calls
-    SET state = 'PRESUMED', ended_at = $3, input_tokens = lost.input_tokens, output_tokens = lost.output_tokens
+), presumed AS MATERIALIZED (
+    SELECT job_id, attempt, presume_call($1, job_id, attempt, call, input_tokens, output_tokens, $3) AS cost_pico_dollars
     FROM lost
-    WHERE ai_calls.tenant_id = (SELECT $1::uuid) AND ai_calls.job_id = lost.job_id AND ai_calls.attempt = lost.attempt
-      AND ai_calls.call = lost.call
-    RETURNING ai_calls.job_id, ai_calls.attempt, ai_calls.cost_pico_dollars
 )
 SELECT job_id, sum(pico_dollars)::numeric AS pico_dollars, max(fees)::numeric AS fees
 FROM (

@@ -1,0 +1,112 @@
+-- migrate:up
+
+------------------------------------------------------------------------------------------------------------------- limits
+
+-- What tenants may do: a tier's, over which a tenant may have its own. Both are objects with the fields of the message Limits,
+-- those that are set: {"requests": {"per_minute": 600, "burst": 120}, "open_streams": 100}.
+ALTER TABLE tiers
+    ADD COLUMN limits     jsonb       NOT NULL DEFAULT '{}',
+    ADD COLUMN shadow     boolean     NOT NULL DEFAULT false,
+    ADD COLUMN version    bigint      NOT NULL DEFAULT 1,
+    ADD COLUMN updated_at timestamptz NOT NULL DEFAULT now();
+COMMENT ON COLUMN tiers.shadow IS 'Calls beyond a limit are counted, not refused.';
+ALTER TABLE tenants ADD COLUMN limits jsonb NOT NULL DEFAULT '{}';
+COMMENT ON COLUMN tenants.limits IS 'What it has of its own instead of what its tier says.';
+
+UPDATE tiers SET limits = limits.of_tier::jsonb
+FROM (VALUES
+    ('free', '{"requests": {"per_minute": 600, "burst": 120}, "reads": {"per_minute": 600, "burst": 120},
+               "writes": {"per_minute": 120, "burst": 60}, "searches": {"per_minute": 120, "burst": 60},
+               "user_requests": {"per_minute": 120, "burst": 60}, "daily_units": 20000, "open_streams": 100,
+               "relation_detections": 5, "max_memories": 20000, "max_bytes": 100000000}'),
+    ('pro', '{"requests": {"per_minute": 12000, "burst": 1200}, "reads": {"per_minute": 12000, "burst": 1200},
+              "writes": {"per_minute": 6000, "burst": 600}, "searches": {"per_minute": 6000, "burst": 600},
+              "user_requests": {"per_minute": 1200, "burst": 300}, "daily_units": 2000000, "open_streams": 1000,
+              "relation_detections": 60, "max_memories": 2000000, "max_bytes": 10000000000}'),
+    ('enterprise', '{"requests": {"per_minute": 1200000, "burst": 40000}, "reads": {"per_minute": 1200000, "burst": 40000},
+                     "writes": {"per_minute": 1200000, "burst": 40000}, "searches": {"per_minute": 600000, "burst": 20000},
+                     "open_streams": 5000}')
+) AS limits (tier, of_tier)
+WHERE tiers.tier = limits.tier;
+ALTER TABLE tiers DROP COLUMN open_streams;
+
+-- Servers keep what they know of tenants, tiers and credentials; this says that some of it has changed: which tier or tenant.
+CREATE FUNCTION tell_policy_change() RETURNS trigger
+    LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('memoro_policies', format('%s %s', TG_ARGV[0], to_jsonb(NEW) ->> TG_ARGV[0]));
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER tell_policy_change AFTER INSERT OR UPDATE OF limits, shadow, kept_succeeded, kept_failed ON tiers
+    FOR EACH ROW EXECUTE FUNCTION tell_policy_change('tier');
+CREATE TRIGGER tell_policy_change AFTER UPDATE OF tier, state, limits ON tenants
+    FOR EACH ROW EXECUTE FUNCTION tell_policy_change('tenant_id');
+CREATE TRIGGER tell_policy_change AFTER UPDATE OF revoked_at, expires_at ON api_keys
+    FOR EACH ROW EXECUTE FUNCTION tell_policy_change('tenant_id');
+GRANT INSERT, UPDATE ON tiers TO memoro_system;
+
+-- The weight of a day's calls. Redis decides; this is what a lost Redis is told, and what decides while it is away.
+CREATE TABLE daily_units (
+    tenant_id uuid   NOT NULL,
+    day       date   NOT NULL,
+    units     bigint NOT NULL CHECK (units >= 0),
+    PRIMARY KEY (tenant_id, day)
+);
+COMMENT ON COLUMN daily_units.day IS 'In the time zone of the deployment.';
+CREATE INDEX daily_units_by_age ON daily_units (day);
+GRANT SELECT, INSERT, UPDATE, DELETE ON daily_units TO memoro_system;
+
+-------------------------------------------------------------------------------------------------------------------- quotas
+
+------------------------------------------------------------------------------------------------------------------- billing
+
+-- Takes a call whose answer was lost for one that used so much; what that costs. A function, so that each is found by its key:
+-- of a tenant that came after the last ANALYZE, a join would read every call.
+CREATE FUNCTION presume_call(
+    of_tenant uuid, of_job uuid, of_attempt integer, number integer, used_input bigint, used_output bigint, at timestamptz)
+    RETURNS bigint
+    LANGUAGE sql VOLATILE AS $$
+        UPDATE ai_calls
+        SET state = 'PRESUMED', ended_at = at, input_tokens = used_input, output_tokens = used_output
+        WHERE tenant_id = of_tenant AND job_id = of_job AND attempt = of_attempt AND call = number
+        RETURNING cost_pico_dollars
+    $$;
+
+--------------------------------------------------------------------------------------------------------------------- audit
+
+CREATE TABLE audit_events (
+    event_id         uuid        PRIMARY KEY,
+    at               timestamptz NOT NULL,
+    method           text        NOT NULL,
+    code             text        NOT NULL,
+    reason           text        NOT NULL,
+    actor_tenant_id  uuid        NOT NULL,
+    actor_api_key_id uuid,
+    actor_subject    text        NOT NULL,
+    tenant_id        uuid        NOT NULL,
+    request          text        NOT NULL,
+    request_id       text        NOT NULL
+);
+COMMENT ON TABLE audit_events IS 'What operators did or tried, and what was done to credentials. Append only.';
+COMMENT ON COLUMN audit_events.tenant_id IS 'Whom it was about; zeros: the whole deployment.';
+CREATE INDEX audit_events_by_tenant ON audit_events (tenant_id, event_id);
+CREATE INDEX audit_events_by_age ON audit_events (at);
+GRANT SELECT, INSERT, DELETE ON audit_events TO memoro_system;
+
+------------------------------------------------------------------------------------------------------------------- isolation
+
+DO $$
+DECLARE
+    t text;
+BEGIN
+    FOREACH t IN ARRAY ARRAY['daily_units', 'audit_events']
+    LOOP
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t);
+        EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
+        EXECUTE format('CREATE POLICY system_access ON %I TO memoro_system USING (true) WITH CHECK (true)', t);
+    END LOOP;
+END
+$$;
+
+-- migrate:down
