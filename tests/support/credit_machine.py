@@ -296,6 +296,6 @@ class CreditMachine(RuleBasedStateMachine):
         for row in self.run(self.world.rows("budget_days")):
             budget = model.budget((BudgetScope(row["scope"]), row["tenant_id"], row["user_id"], row["day"]))
             assert (row["reserved"], row["spent"], row["raised"]) == (budget.reserved, budget.spent, budget.raised)
-            assert (row["state"], row["needed"], row["alerted"]) == (budget.state, budget.needed, budget.alerted)
+            assert (row["state"], row["needed"], row["alerted"]) == (budget.state, budget.needed, budget.highest)
         assert {row["dedupe_key"] for row in self.run(self.world.rows("alerts"))} == model.alerts
         assert self.run(self.world.events()) == model.told

@@ -56,7 +56,10 @@ class ModelDay:
     raised: int = 0
     state: str = "CLOSED"
     needed: int = 0
-    alerted: int = 0
+    opened: bool = False
+    """By what is going on, so that it is to be told."""
+    highest: int = 0
+    """The highest threshold that was ever crossed."""
 
 
 @dataclass
@@ -156,7 +159,7 @@ class CreditModel:
             if shut or budget.reserved + budget.spent + bound > ceiling:
                 too_much.append(place)
                 if not shut and (budget.state != "OPEN" or bound <= ceiling):
-                    budget.state, budget.needed = "OPEN", bound
+                    budget.state, budget.needed, budget.opened = "OPEN", bound, True
         if too_much:
             return Deferred(DeferralReason(too_much[0][0]), day_end)
         for place in places:
@@ -182,7 +185,7 @@ class CreditModel:
             if budget.reserved + budget.spent + amount > ceiling:
                 shut = budget.state == "OPEN" and budget.needed <= ceiling
                 if not shut and (budget.state != "OPEN" or amount <= ceiling):
-                    budget.state, budget.needed = "OPEN", amount
+                    budget.state, budget.needed, budget.opened = "OPEN", amount, True
             budget.reserved += amount
         self.look_low()
         self.look_thresholds(self.places(hold.user_id, hold.scopes, hold.day))
@@ -205,7 +208,7 @@ class CreditModel:
             self.house["provider_cost"] += provider
             self.house["loss"] -= max(0, provider - hold.charged)
             if max(bill, provider) > hold.amount:
-                self.alerts.add(f"bill:{self.tenant}:{job_id}")
+                self.alerts.add(f"bill:{self.tenant}:{now.date()}")
             for place in self.places(hold.user_id, hold.scopes, hold.day):
                 self.budget(place).reserved -= hold.amount
                 self.budget(place).spent += hold.charged
@@ -288,14 +291,17 @@ class CreditModel:
         self.is_low = is_low
 
     def look_thresholds(self, places: Iterable[BudgetPlace]) -> None:
+        """Alerts are the thresholds crossed, each once a budget and day; and each way in which its breaker opened."""
         for place in places:
-            scope, owner, user_id, day = place
-            budget = self.budget(place)
-            committed, ceiling, before = budget.reserved + budget.spent, self.ceiling(place), budget.alerted
-            for percent in (50, 75, 100):
-                reached = committed > 0 and committed * 100 >= percent * ceiling
-                if percent > before and (reached or (percent == 100 and budget.state == "OPEN")):
-                    budget.alerted = percent
-                    self.alerts.add(f"budget:{scope}:{owner}:{user_id}:{day}:{percent}")
-                    if scope is not BudgetScope.DEPLOYMENT:
-                        self.told["spend.threshold"] += 1
+            name = ":".join(map(str, place))
+            budget, ceiling = self.budget(place), self.ceiling(place)
+            committed = budget.reserved + budget.spent
+            crossed = {at for at in (50, 75, 100) if committed and committed >= Fraction(at * ceiling, 100)}
+            new = {f"budget:{name}:{percent}" for percent in crossed} - self.alerts
+            self.alerts |= new
+            if place[0] is not BudgetScope.DEPLOYMENT:
+                self.told["spend.threshold"] += len(new)
+            budget.highest = max(budget.highest, *crossed, 0)
+            if budget.opened:
+                self.alerts.add(f"breaker:{name}:{'full' if budget.needed <= ceiling else 'too_large'}")
+                budget.opened = False

@@ -20,6 +20,7 @@ class AlertKind(StrEnum):
     """What an alert tells of."""
 
     BUDGET_THRESHOLD = "budget.threshold"
+    BREAKER_OPEN = "breaker.open"
     BILL_ABOVE_BOUND = "bill.above_bound"
     QUEUE_FAILING = "queue.failing"
     TEST = "test"

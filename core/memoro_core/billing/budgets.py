@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -11,6 +12,18 @@ from memoro_core.billing.model import BreakerState, BudgetDay
 
 THRESHOLDS: Final = (50, 75, 100)
 """Of which shares of a budget people are told, in percent, each once a day."""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What people are to be told of a budget: the thresholds that it crossed, and whether its breaker opened.
+
+    `left` is what was left when it did; None: it did not.
+    """
+
+    budget: BudgetDay
+    percents: Sequence[int]
+    left: int | None = None
 
 
 def room(day: BudgetDay) -> int:
@@ -50,15 +63,15 @@ def settle(day: BudgetDay, amount: int, charge: int) -> BudgetDay:
     return dataclasses.replace(day, reserved=day.reserved - amount, spent=day.spent + charge)
 
 
-def tell(day: BudgetDay) -> tuple[BudgetDay, Sequence[int]]:
-    """The thresholds that the budget has reached and nobody was told of; and the budget once they were.
+def tell(before: BudgetDay, day: BudgetDay, *, extended: int = 0) -> News:
+    """What has become of a budget and nobody was told of; with the budget once they were.
 
-    That of 100 is also reached when the breaker opens.
+    Of what is committed, `extended` was set aside for a job that had to have it.
     """
-    opened = day.state is BreakerState.OPEN
-    reached = [
-        percent
-        for percent in THRESHOLDS
-        if percent > day.alerted and ((opened and percent == 100) or 0 < day.committed * 100 >= percent * day.ceiling)
+    crossed = [
+        percent for percent in THRESHOLDS if percent > day.alerted and 0 < day.committed * 100 >= percent * day.ceiling
     ]
-    return (dataclasses.replace(day, alerted=reached[-1]) if reached else day), reached
+    told = dataclasses.replace(day, alerted=crossed[-1]) if crossed else day
+    # An open breaker opens once more when a job that fits into a day comes after one that never does.
+    opened = day.state is BreakerState.OPEN and (before.state, before.needed) != (day.state, day.needed)
+    return News(told, crossed, max(0, day.ceiling - day.committed + extended) if opened else None)

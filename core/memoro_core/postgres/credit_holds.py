@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Final
 
+import structlog
 from asyncpg import Record
 
 from memoro_core.billing import budgets, notices
@@ -45,6 +46,7 @@ from memoro_core.webhooks.model import WebhookEvent
 
 _SQL: Final = load_queries("credits")
 _HELD: Final = Held()
+_log: Final = structlog.get_logger(__name__)
 
 
 class CreditHolds:
@@ -73,6 +75,7 @@ class CreditHolds:
         if account is None:
             return [Refused(request.bound, 0) if request.bound else _HELD for request in requests]
         account = await expire_in(connection, account, now=now)
+        before = {budget.key: budget for budget in days}
         known: list[JobId] = []
         while True:
             admission = admit(
@@ -80,8 +83,8 @@ class CreditHolds:
             )
             after, entries = post(account, map(hold, admission.admitted), now)
             after, is_low = notices.tell_low(after)
-            told = [budgets.tell(budget) for budget in admission.days]
-            changed = [budget for (budget, _), before in zip(told, days, strict=True) if budget != before]
+            news = [budgets.tell(before[budget.key], budget) for budget in admission.days]
+            changed = [one.budget for one in news if one.budget != before[one.budget.key]]
             rows = await connection.fetch(
                 _SQL["hold"],
                 tenant_id,
@@ -111,7 +114,7 @@ class CreditHolds:
         if is_low:
             event = balance_low(tenant_id, after.available, after.low_balance, now)
             await announce_in(connection, tenant_id, [event], now=now)
-        await _tell(connection, tenant_id, told, now=now)
+        await _tell(connection, tenant_id, news, now=now)
         return admission.verdicts
 
     async def extend_in(
@@ -143,7 +146,7 @@ class CreditHolds:
             {LedgerAccount.AVAILABLE: -amount, LedgerAccount.HELD: amount},
             Cause(job_id),
         )
-        told = [budgets.tell(budgets.extend(budget, amount, now)) for budget in days]
+        news = [budgets.tell(budget, budgets.extend(budget, amount, now), extended=amount) for budget in days]
         await move_in(connection, account, [movement], await grants_left_in(connection, account), (), now=now)
         await connection.execute(
             _SQL["extend_hold"],
@@ -156,9 +159,9 @@ class CreditHolds:
             found.scopes,
             now,
         )
-        if told:
-            await connection.execute(_SQL["reserve"], found.day, [budget_row(budget) for budget, _ in told])
-        await _tell(connection, tenant_id, told, now=now)
+        if news:
+            await connection.execute(_SQL["reserve"], found.day, [budget_row(one.budget) for one in news])
+        await _tell(connection, tenant_id, news, now=now)
 
     async def resolve_in(
         self, connection: Connection, tenant_id: TenantId, job_ids: Sequence[JobId], *, now: datetime
@@ -192,9 +195,11 @@ class CreditHolds:
             now,
             _reserved(tenant_id, settled),
         )
-        for settlement in settled:
-            if settlement.above_bound:
-                await raise_alert_in(connection, notices.bill_above_bound(tenant_id, settlement, now))
+        if above := [settlement for settlement in settled if settlement.above_bound]:
+            day = self._calendar.day(now)
+            await raise_alert_in(connection, notices.bill_above_bound(tenant_id, above, day, now))
+            for settlement in above:
+                _log.warning("bill_above_bound", tenant_id=str(tenant_id), **notices.bill_facts(settlement))
         return {settlement.hold.job_id: settlement.charged for settlement in settled}
 
     async def _lock(
@@ -229,13 +234,17 @@ class CreditHolds:
         return _locked(rows)
 
 
-async def _tell(
-    connection: Connection, tenant_id: TenantId, told: Sequence[tuple[BudgetDay, Sequence[int]]], *, now: datetime
-) -> None:
-    """Tells operators, and the tenant of its own budgets, which thresholds this transaction has crossed."""
+async def _tell(connection: Connection, tenant_id: TenantId, news: Sequence[budgets.News], *, now: datetime) -> None:
+    """Tells operators, and the tenant of its own budgets, which thresholds this transaction has crossed.
+
+    Operators learn too of breakers that it has opened.
+    """
     events: list[WebhookEvent] = []
-    for budget, percents in told:
-        for percent in percents:
+    for one in news:
+        budget = one.budget
+        if one.left is not None:
+            await raise_alert_in(connection, notices.breaker_open(budget, one.left, now))
+        for percent in one.percents:
             await raise_alert_in(connection, notices.budget_threshold(budget, percent, now))
             if budget.key.scope is not BudgetScope.DEPLOYMENT:
                 committed, limit = budget.committed, budget.ceiling

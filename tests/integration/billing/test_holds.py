@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Sequence
 
 import pytest
+from structlog.testing import capture_logs
 
 from memoro_core.billing.model import (
     BudgetScope,
@@ -171,7 +173,48 @@ async def test_a_bill_above_the_hold_is_the_houses_loss_and_an_alarm(world: Cred
     *_, settlement = await world.entries()
     assert (settlement.postings[LedgerAccount.LOSS], settlement.postings[LedgerAccount.PROVIDER_COST]) == (-50, 100)
     [alert] = await world.rows("alerts")
-    assert (alert["dedupe_key"], alert["severity"]) == (f"bill:{world.tenant}:{job(0)}", "CRITICAL")
+    assert (alert["dedupe_key"], alert["severity"]) == (f"bill:{world.tenant}:{world.now.date()}", "CRITICAL")
+
+
+async def test_bills_above_their_holds_are_one_alarm_a_day_and_a_line_of_the_log_each(world: CreditWorld) -> None:
+    await give(world, 1_000)
+    told = []
+    for number, hours in enumerate((0, 0, 24)):
+        world.now += hours * HOUR
+        await world.hold(asked(50, first=number), MARGIN)
+        await world.call(job(number), 0, embedding(10))
+        with capture_logs() as lines:
+            await world.resolve([job(number)], end=True)
+        told += [line["job_id"] for line in lines if line["event"] == "bill_above_bound" and line["loss"] == 50]
+    assert told == [str(job(number)) for number in range(3)]
+    alerts = await world.rows("alerts")
+    assert {json.loads(row["details"])["job_id"] for row in alerts} == {str(job(0)), str(job(2))}
+    assert len(alerts) == 2
+
+
+async def test_a_job_larger_than_a_day_is_told_as_such_and_no_threshold_is_lost(world: CreditWorld) -> None:
+    await give(world, 1_000)
+    await world.set_limit(BudgetScope.TENANT, 100)
+    await world.hold(asked(101), MARGIN)
+    assert await _told(world) == {("breaker.open", "too_large", "WARNING")}
+    assert await world.events() == {}
+    await world.hold(asked(50, first=1), MARGIN)
+    await world.hold(asked(25, first=2), MARGIN)
+    await world.hold(asked(26, first=3), MARGIN)
+    crossed = {("budget.threshold", "50", "INFO"), ("budget.threshold", "75", "WARNING")}
+    full = ("breaker.open", "full", "CRITICAL")
+    assert await _told(world) == {("breaker.open", "too_large", "WARNING"), *crossed, full}
+    assert await world.events() == {"spend.threshold": 2}
+    [alert] = [row for row in await world.rows("alerts") if row["dedupe_key"].endswith("full")]
+    details = json.loads(alert["details"])
+    assert (details["needed"], details["left"], details["committed"]) == (26, 25, 75)
+    assert "a job that needs 26 micro-credits does not fit into the 25 that are left" in alert["title"]
+
+
+async def _told(world: CreditWorld) -> set[tuple[str, str, str]]:
+    """Alerts: their kind, what their key ends with, and how urgent they are."""
+    rows = await world.rows("alerts")
+    return {(row["kind"], row["dedupe_key"].rpartition(":")[2], row["severity"]) for row in rows}
 
 
 async def test_a_budget_counts_from_when_it_is_set_and_not_when_it_is_gone(world: CreditWorld) -> None:

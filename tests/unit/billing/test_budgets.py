@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memoro_core.billing.budgets import THRESHOLDS, extend, refuse, reserve, room, settle, tell
+from memoro_core.billing.budgets import THRESHOLDS, News, extend, refuse, reserve, room, settle, tell
 from memoro_core.billing.model import BreakerState, BudgetDay, BudgetKey, BudgetScope
 from tests.support.billing import HOUR, NOW
 
@@ -25,8 +25,9 @@ def test_each_threshold_is_told_once_whatever_comes_and_goes(changes: Sequence[i
     for change in changes:
         day = reserve(day, max(change, -day.reserved))
         highest = max(highest, day.committed)
-        day, percents = tell(day)
-        heard += percents
+        news = tell(day, day)
+        day = news.budget
+        heard += news.percents
     assert heard == sorted(set(heard))
     reached = [percent for percent in THRESHOLDS if highest and highest * 100 >= percent * limit]
     assert heard == reached
@@ -36,14 +37,31 @@ def test_each_threshold_is_told_once_whatever_comes_and_goes(changes: Sequence[i
     ("committed", "percents"), [(0, []), (499, []), (500, [50]), (750, [50, 75]), (1000, [50, 75, 100])]
 )
 def test_thresholds_are_reached_to_the_micro_credit(committed: int, percents: Sequence[int]) -> None:
-    day, told = tell(reserve(EMPTY, committed))
-    assert (told, day.alerted) == (percents, max(percents, default=0))
+    news = tell(EMPTY, reserve(EMPTY, committed))
+    assert (news.percents, news.budget.alerted, news.left) == (percents, max(percents, default=0), None)
 
 
-def test_an_opening_breaker_is_told_as_a_hundred_percent() -> None:
-    day, told = tell(refuse(reserve(EMPTY, 600), 500, NOW))
-    assert (told, day.alerted) == ([50, 100], 100)
-    assert tell(day)[1] == []
+def test_an_opening_breaker_is_told_beside_the_thresholds_that_are_crossed() -> None:
+    news = tell(EMPTY, refuse(reserve(EMPTY, 600), 500, NOW))
+    assert (news.percents, news.budget.alerted, news.left) == ([50], 50, 400)
+    assert tell(news.budget, news.budget) == News(news.budget, [])
+    half_open = dataclasses.replace(news.budget, state=HALF_OPEN)
+    assert tell(half_open, refuse(half_open, 500, NOW)).left == 400
+
+
+def test_a_job_that_never_fits_crosses_no_threshold() -> None:
+    too_large = tell(EMPTY, refuse(EMPTY, 1001, NOW))
+    assert (too_large.percents, too_large.budget.alerted, too_large.left) == ([], 0, 1000)
+    used = reserve(too_large.budget, 900)
+    full = tell(used, refuse(used, 200, NOW))
+    assert (full.percents, full.left) == ([50, 75], 100)
+
+
+def test_an_extension_that_does_not_fit_is_told_with_what_was_left_before() -> None:
+    used = reserve(EMPTY, 900)
+    news = tell(used, extend(used, 150, NOW), extended=150)
+    assert (news.percents, news.left) == ([50, 75, 100], 100)
+    assert tell(used, extend(used, 100, NOW), extended=100).left is None
 
 
 def test_the_first_that_does_not_fit_opens_it() -> None:
