@@ -73,6 +73,14 @@ CREATE FUNCTION presume_call(
         RETURNING cost_pico_dollars
     $$;
 
+-- A payment that is sent again months later must not be booked twice.
+ALTER TABLE idempotency_records ADD COLUMN kept boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN idempotency_records.kept IS 'It moved money: never forgotten.';
+DROP INDEX idempotency_records_by_age;
+CREATE INDEX idempotency_records_by_age ON idempotency_records (created_at) WHERE NOT kept;
+-- An id is claimed before something is done that can't be taken back, and gets its answer afterwards.
+GRANT UPDATE (answer) ON idempotency_records TO memoro_system;
+
 --------------------------------------------------------------------------------------------------------------------- audit
 
 CREATE TABLE audit_events (

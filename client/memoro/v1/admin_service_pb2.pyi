@@ -1700,7 +1700,7 @@ class SendTestAlertRequest(_message.Message):
     SEVERITY_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Makes the call safe to repeat."""
+    """Makes the call safe to repeat: it sends nothing more, and while the first one is under way it is UNAVAILABLE."""
     severity: _admin_pb2.AlertSeverity.ValueType
     """How urgent: decides which channels take it. Not set: WARNING."""
     message: _builtins.str

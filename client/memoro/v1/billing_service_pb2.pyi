@@ -113,7 +113,7 @@ class AddCreditsRequest(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Makes the call safe to repeat: the same id with the same payload gives nothing more."""
+    """Makes the call safe to repeat, at any time: the same id with the same payload gives nothing more. Never forgotten."""
     tenant_id: _builtins.str
     """To whom."""
     amount: _builtins.int
@@ -186,7 +186,7 @@ class SetBalanceRequest(_message.Message):
     LOW_BALANCE_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Makes the call safe to repeat."""
+    """Makes the call safe to repeat, at any time. Never forgotten."""
     tenant_id: _builtins.str
     """Whose."""
     available: _builtins.int

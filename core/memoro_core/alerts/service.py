@@ -12,6 +12,7 @@ from memoro_core.alerts.model import Alert, AlertKind, ChannelResult, Severity
 from memoro_core.alerts.routing import AlertRouter
 from memoro_core.billing.model import DEPLOYMENT
 from memoro_core.clock import Clock
+from memoro_core.errors import Code, MemoroError, Reason
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import AlertId, new_id
 from memoro_core.jobs.operation_ports import AnswerStore
@@ -41,13 +42,15 @@ class AlertService:
         """Sends an alert from here and now; a result per channel, the log's first, then in the order of the settings.
 
         A repeated request sends nothing, and tells what came of it the first time. Raises REQUEST_ID_REUSED, and
-        UNAVAILABLE when there is a request id and the database is away.
+        UNAVAILABLE while the first one is under way, or when there is a request id and the database is away.
         """
-        if idempotency is not None:
-            answer = await self._answers.find(principal.tenant_id, idempotency)
-            if answer is not None:
-                return _RESULTS.validate_python(answer["results"])
         now = self._clock.now()
+        if idempotency is not None:
+            answer = await self._answers.claim(principal.tenant_id, idempotency, now=now)
+            if answer is not None:
+                if "results" not in answer:
+                    raise _under_way(idempotency.request_id)
+                return _RESULTS.validate_python(answer["results"])
         alert = Alert(
             id=AlertId(new_id()),
             tenant_id=DEPLOYMENT,
@@ -67,5 +70,16 @@ class AlertService:
         )
         if idempotency is not None:
             told = {"results": _RESULTS.dump_python(list(results), mode="json")}
-            await self._answers.record(principal.tenant_id, idempotency, told, now=now)
+            await self._answers.answer(principal.tenant_id, idempotency, told)
         return results
+
+
+def _under_way(request_id: str) -> MemoroError:
+    """UNAVAILABLE: the same request is being worked on, or whoever did so is gone."""
+    return MemoroError(
+        Code.UNAVAILABLE,
+        Reason.DEPENDENCY_UNAVAILABLE,
+        f"the alert of request id {request_id} is being sent: ask again; if that goes on, use a new id",
+        metadata={"dependency": "alerts"},
+        retry_after=1.0,
+    )

@@ -97,3 +97,16 @@ class AnswerStore(Protocol):
     ) -> None:
         """Remembers an answer; the first one counts."""
         ...
+
+    async def claim(
+        self, tenant_id: TenantId, idempotency: Idempotency, *, now: datetime
+    ) -> Mapping[str, JsonValue] | None:
+        """None: the request is new, and the caller's, who has its `answer` to give. Else what it was answered.
+
+        Nothing, while whoever claimed it has not answered. Raises REQUEST_ID_REUSED.
+        """
+        ...
+
+    async def answer(self, tenant_id: TenantId, idempotency: Idempotency, answer: Mapping[str, JsonValue]) -> None:
+        """Remembers the answer to a request that the caller has claimed."""
+        ...

@@ -33,6 +33,16 @@ class PostgresAnswerStore:
         async with self._database.system_tx() as connection:
             await answered_before_in(connection, tenant_id, idempotency, answer, now=now)
 
+    async def claim(
+        self, tenant_id: TenantId, idempotency: Idempotency, *, now: datetime
+    ) -> Mapping[str, JsonValue] | None:
+        async with self._database.system_tx() as connection:
+            return await answered_before_in(connection, tenant_id, idempotency, {}, now=now)
+
+    async def answer(self, tenant_id: TenantId, idempotency: Idempotency, answer: Mapping[str, JsonValue]) -> None:
+        async with self._database.system_tx() as connection:
+            await connection.execute(_SQL["answer"], tenant_id, idempotency.request_id, answer)
+
 
 async def answered_before_in(
     connection: Connection,
@@ -40,15 +50,17 @@ async def answered_before_in(
     idempotency: Idempotency | None,
     answer: Mapping[str, JsonValue],
     *,
+    kept: bool = False,
     now: datetime,
 ) -> Mapping[str, JsonValue] | None:
     """What the request was answered before; None when it is new, and now remembered with this transaction.
 
-    Waits for another transaction that holds the same request id. Raises REQUEST_ID_REUSED.
+    One that is `kept` is never forgotten. Waits for another transaction that holds the same request id. Raises
+    REQUEST_ID_REUSED.
     """
     if idempotency is None:
         return None
-    record = (tenant_id, idempotency.request_id, idempotency.fingerprint, answer, now)
+    record = (tenant_id, idempotency.request_id, idempotency.fingerprint, answer, now, kept)
     if await connection.fetchval(_SQL["record_answer"], *record) is not None:
         return None
     return await _find_in(connection, tenant_id, idempotency)

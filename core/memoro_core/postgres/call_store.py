@@ -61,6 +61,8 @@ class PostgresCallStore:
             if _holds_its_job(call, runs):
                 standing.setdefault(call.claim.ref.job_id, []).append(call)
         rows = await connection.fetch(_SQL["spent"], tenant_id, list(standing)) if standing else []
+        # Budgets are locked day by day, as whatever settles jobs of several days does: else both may wait.
+        rows.sort(key=lambda row: (row["day"] or standing[row["job_id"]][0].day, row["job_id"]))
         refused: dict[JobId, MemoroError] = {}
         numbers: dict[JobId, int] = {}
         for row in rows:

@@ -50,7 +50,8 @@ class PostgresCreditStore:
         async with self._database.tenant_tx(tenant_id) as connection:
             # The account is locked first: a request id is remembered for tenants that there are.
             account = await _lock_in(connection, tenant_id)
-            answer = await answered_before_in(connection, tenant_id, idempotency, {"id": str(grant.id)}, now=now)
+            made_now = {"id": str(grant.id)}
+            answer = await answered_before_in(connection, tenant_id, idempotency, made_now, kept=True, now=now)
             if answer is None:
                 grants = [*await grants_left_in(connection, account), grant]
                 await move_in(connection, account, [give(account, grant, cause, now)], grants, [grant], now=now)
@@ -72,7 +73,7 @@ class PostgresCreditStore:
     ) -> Balance:
         async with self._database.tenant_tx(tenant_id) as connection:
             account = await _lock_in(connection, tenant_id)
-            if await answered_before_in(connection, tenant_id, idempotency, {}, now=now) is None:
+            if await answered_before_in(connection, tenant_id, idempotency, {}, kept=True, now=now) is None:
                 account = await expire_in(connection, account, now=now)
                 grants = await grants_left_in(connection, account)
                 wanted = account.available if available is None else available

@@ -32,6 +32,9 @@ _UNREACHABLE = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InsufficientResourcesError,
     asyncpg.OperatorInterventionError,
+    # Two transactions were in each other's way, and this one was given up: whatever it was to do can be done again.
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
     OSError,
     TimeoutError,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -11,7 +12,7 @@ from structlog.testing import capture_logs
 
 from memoro_core.alerts.model import ChannelResult, Severity
 from memoro_core.alerts.service import TEST_TITLE, AlertService
-from memoro_core.errors import MemoroError, Reason
+from memoro_core.errors import Code, MemoroError, Reason
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import ApiKeyId, new_id
 from memoro_core.limits.model import NO_LIMITS
@@ -102,6 +103,22 @@ async def test_a_repeated_request_sends_nothing_and_gets_the_same_answer(
         with pytest.raises(MemoroError) as reused:
             await service.send_test(principal, idempotency=other)
     assert reused.value.reason is Reason.REQUEST_ID_REUSED
+    assert slack.requests == 1
+
+
+async def test_the_same_request_at_once_sends_one_alert(
+    settings: Settings, slack: Slack, serving: Serving, principal: Principal
+) -> None:
+    once = Idempotency("alert-2", b"\x01" * 32)
+    slack.script(Answer(hang=2.0))
+    async with serving(settings_with(settings, "slack", alert_slack_webhook_url=slack.webhook_url)) as service:
+        asked = (service.send_test(principal, idempotency=once) for _ in range(5))
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert slack.requests == 1
+        [sent] = [answer for answer in answers if not isinstance(answer, BaseException)]
+        refused = [answer for answer in answers if isinstance(answer, MemoroError)]
+        assert [(error.code, error.retry_after) for error in refused] == [(Code.UNAVAILABLE, 1.0)] * 4
+        assert await service.send_test(principal, idempotency=once) == sent
     assert slack.requests == 1
 
 

@@ -14,6 +14,8 @@ from memoro_core.errors import MemoroError, Reason
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import ApiKeyId, TenantId, new_id
 from memoro_core.limits.model import NO_LIMITS
+from memoro_core.postgres.answer_store import PostgresAnswerStore
+from memoro_core.postgres.idempotency_store import PostgresRequestStore
 from memoro_core.tenancy.model import Principal, Scope, Tier
 from tests.support.billing import HOUR, job
 from tests.support.credit_world import CreditWorld
@@ -67,6 +69,30 @@ async def test_the_same_request_gives_once_however_often_and_at_once_it_comes(
         await ask(200, b"g" * 32)
     assert caught.value.reason is Reason.REQUEST_ID_REUSED
     assert caught.value.metadata == {"request_id": "r-1"}
+
+
+async def test_what_moved_money_is_known_when_other_requests_are_forgotten(
+    billing: BillingService, world: CreditWorld, clock: SetClock
+) -> None:
+    """An invoice that is sent again months later is not booked twice."""
+    set_once = Idempotency("r-2", b"f" * 32)
+    await billing.add_credits(OPERATOR, world.tenant, 100, idempotency=ASKED)
+    await billing.set_balance(OPERATOR, world.tenant, available=70, idempotency=set_once)
+    answers = PostgresAnswerStore(world.database)
+    other = Idempotency("r-3", b"f" * 32)
+    await answers.record(world.tenant, other, {}, now=clock.moment)
+    clock.moment += 2400 * HOUR
+    assert await PostgresRequestStore(world.database).forget(before=clock.moment, limit=10_000) >= 1
+    assert await answers.find(world.tenant, other) is None
+    grant, balance = await billing.add_credits(OPERATOR, world.tenant, 100, idempotency=ASKED)
+    assert (grant.amount, grant.remaining, balance.account.available) == (100, 70, 70)
+    await billing.add_credits(OPERATOR, world.tenant, 5)
+    assert (
+        await billing.set_balance(OPERATOR, world.tenant, available=70, idempotency=set_once)
+    ).account.available == 75
+    with pytest.raises(MemoroError) as caught:
+        await billing.add_credits(OPERATOR, world.tenant, 1, idempotency=Idempotency("r-1", b"g" * 32))
+    assert caught.value.reason is Reason.REQUEST_ID_REUSED
 
 
 async def test_an_operators_request_ids_are_not_those_of_the_tenant(

@@ -83,6 +83,45 @@ async def test_the_hold_is_extended_by_what_is_missing_and_by_no_more(spender: S
     ]
 
 
+async def test_budgets_of_several_days_are_locked_in_their_order(spender: Spender) -> None:
+    """The settlement of several days' jobs locks them so: around midnight the two must not wait for each other."""
+    database, tenant = spender.domain.database, spender.domain.tenant
+    async with database.system_tx() as connection:
+        await connection.execute("INSERT INTO budgets VALUES ($1, 'TENANT', $2)", tenant, 100 * PLENTY)
+    refs = [await spender.job(held=1) for _ in range(2)]
+    claims = [await claim(spender.domain.run_store, ref) for ref in refs]
+    async with database.tenant_tx(tenant) as connection:
+        # The one that was made first counts for the later day.
+        await connection.execute("UPDATE credit_holds SET day = day + 1 WHERE job_id = $1", refs[0].job_id)
+        await connection.execute("UPDATE budget_days SET reserved = 1 WHERE tenant_id = $1", tenant)
+        await connection.execute(
+            "INSERT INTO budget_days SELECT tenant_id, scope, user_id, day + 1, state, reserved FROM budget_days"
+            " WHERE tenant_id = $1",
+            tenant,
+        )
+
+    async def ask(claimed: Claim) -> None:
+        async with spender.domain.money.guard.call(claimed, ASKED, b"asked", lambda *_: None) as call:
+            await call.admit()
+            call.used([ASKED])
+
+    lock = "SELECT FROM budget_days WHERE tenant_id = $1 ORDER BY day {} LIMIT 1 FOR UPDATE"
+    async with database.system_tx() as holding:
+        await holding.execute(lock.format("ASC"), tenant)
+        asking = asyncio.gather(*(ask(claimed) for claimed in claims))
+        await until(lambda: waits_for_a_lock(spender))
+        async with database.system_tx() as other:
+            assert await other.fetch(lock.format("DESC") + " NOWAIT", tenant)
+    await asking
+    assert [(await spender.hold(ref))["amount"] for ref in refs] == [MOST, MOST]
+
+
+async def waits_for_a_lock(spender: Spender) -> bool:
+    """Whether some transaction waits for a row that another holds."""
+    async with spender.domain.database.system_tx() as connection:
+        return bool(await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+
 async def test_what_was_spent_before_counts_and_open_calls_count_at_their_most(spender: Spender) -> None:
     ref = await spender.job(held=MOST * 2)
     claimed = await claim(spender.domain.run_store, ref)

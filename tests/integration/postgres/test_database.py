@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from memoro_core.embedded.ports import free_port
-from memoro_core.errors import MemoroError, Reason
+from memoro_core.errors import Code, MemoroError, Reason
 from memoro_core.postgres.database import open_database
 from memoro_core.settings import Settings
 from tests.support.domain import Domain
@@ -126,3 +126,18 @@ async def test_a_connection_that_the_server_ends_is_unavailable_once_and_replace
     await owner.close()
     assert caught.value.reason is Reason.DEPENDENCY_UNAVAILABLE
     await domain.database.ping()
+
+
+async def test_a_transaction_that_is_given_up_in_a_deadlock_may_be_tried_again(domain: Domain) -> None:
+    both = asyncio.Barrier(2)
+
+    async def lock(first: int, second: int) -> None:
+        async with domain.database.tenant_tx(domain.tenant) as connection:
+            await connection.execute("SELECT pg_advisory_xact_lock(4711, $1::integer)", first)
+            await both.wait()
+            await connection.execute("SELECT pg_advisory_xact_lock(4711, $1::integer)", second)
+
+    results = await asyncio.gather(lock(1, 2), lock(2, 1), return_exceptions=True)
+    [given_up] = [result for result in results if result is not None]
+    assert isinstance(given_up, MemoroError)
+    assert (given_up.code, given_up.retry_after) == (Code.UNAVAILABLE, 1.0)

@@ -21,9 +21,9 @@ WHERE ai_calls.tenant_id = $1 AND ai_calls.job_id = item.job_id AND ai_calls.att
   AND ai_calls.call = item.call AND ai_calls.state = 'OPEN';
 
 -- name: spent
--- What is set aside for each of these jobs (NULL: nothing ever was), and what all of their calls cost, those at their most whose
+-- What is set aside for each of these jobs (NULL: nothing ever was), in the budgets of which day, and what all of their calls cost, those at their most whose
 -- answers are not there. `calls` is the number of the latest call of the attempt under way.
-SELECT jobs.job_id, holds.amount, holds.margin_basis_points, spent.pico_dollars, spent.fees, spent.calls
+SELECT jobs.job_id, holds.amount, holds.margin_basis_points, holds.day, spent.pico_dollars, spent.fees, spent.calls
 FROM jobs
 LEFT JOIN credit_holds AS holds
        ON holds.tenant_id = $1 AND holds.job_id = jobs.job_id AND holds.state = 'PENDING'
