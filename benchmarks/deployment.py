@@ -24,7 +24,7 @@ from memoro_core.ids import TenantId
 from memoro_core.postgres.database import open_database
 from memoro_core.postgres.tenancy_store import PostgresTenancyStore
 from memoro_core.settings import Settings
-from memoro_core.tenancy.model import DEFAULT_SCOPES, Tier
+from memoro_core.tenancy.model import DEFAULT_SCOPES, ENTERPRISE_TIER, TierName
 from memoro_core.tenancy.service import TenancyService
 
 READY_WITHIN: Final = 60.0
@@ -70,7 +70,7 @@ async def open_deployment() -> AsyncIterator[Deployment]:
             yield Deployment(stack, (await provision_dev(settings, None)).api_key)
 
 
-async def add_account(deployment: Deployment, name: str, tier: Tier = Tier.ENTERPRISE) -> Account:
+async def add_account(deployment: Deployment, name: str, tier: TierName = ENTERPRISE_TIER) -> Account:
     """One more tenant."""
     async with open_database(deployment.settings) as database:
         tenancy = TenancyService(PostgresTenancyStore(database), SystemClock())

@@ -36,11 +36,11 @@ from benchmarks.outcome import count_unended
 from benchmarks.report import Result, percentile, publish, table
 from memoro import AsyncClient
 from memoro_core.tasks import end_task
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import ENTERPRISE_TIER, FREE_TIER, PRO_TIER, TierName
 
 TARGET: Final = 1.5
-Pair = tuple[Tier, Tier]
-PAIRS: Final[tuple[Pair, ...]] = ((Tier.PRO, Tier.PRO), (Tier.FREE, Tier.ENTERPRISE))
+Pair = tuple[TierName, TierName]
+PAIRS: Final[tuple[Pair, ...]] = ((PRO_TIER, PRO_TIER), (FREE_TIER, ENTERPRISE_TIER))
 """The light tenant's tier and the heavy one's; the first pair has the bar."""
 _PAUSE: Final = 0.2
 _FIRST: Final = 20
@@ -123,7 +123,7 @@ async def main(load: Load, rounds: int = 3, seconds: float = 20.0) -> Result:
 _HEAVY: Final = ("heavy jobs/s", "left in queue")
 
 
-def _row(light: Tier, other: str, phases: Sequence[Phase]) -> tuple[str, ...]:
+def _row(light: TierName, other: str, phases: Sequence[Phase]) -> tuple[str, ...]:
     times = [time for one in phases for time in one.milliseconds]
     return (
         str(light),

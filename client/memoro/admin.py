@@ -8,6 +8,7 @@ from datetime import date, datetime
 from memoro import convert, convert_billing, methods, requests, wire
 from memoro.enums import AiOperation, AlertSeverity, BudgetScope, JobKind, JobState
 from memoro.tenants import AsyncKeys, AsyncTenants
+from memoro.tiers import AsyncTiers
 from memoro.transport import Transport
 from memoro.types import (
     AiCosts,
@@ -31,6 +32,7 @@ class AsyncAdmin:
         self._transport = transport
         self.tenants = AsyncTenants(transport)
         self.keys = AsyncKeys(transport)
+        self.tiers = AsyncTiers(transport)
 
     async def workers(self, *, timeout: float | None = None) -> ProcessingStatus:
         """Which workers run, since when and on what, and how the queues stand."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from memoro import enums, types
+from memoro.convert_tiers import limits
 from memoro.v1 import (
     admin_pb2,
     graph_pb2,
@@ -165,6 +166,7 @@ def tenant(message: admin_pb2.Tenant) -> types.Tenant:
         etag=message.etag,
         create_time=time_of(message, "create_time"),
         update_time=time_of(message, "update_time"),
+        limits=limits(message.limits),
     )
 
 

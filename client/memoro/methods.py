@@ -74,6 +74,8 @@ RESUME_TENANT = Method(f"{_ADMIN}/ResumeTenant", admin.ResumeTenantRequest, admi
 CREATE_API_KEY = Method(f"{_ADMIN}/CreateApiKey", admin.CreateApiKeyRequest, admin.CreateApiKeyResponse, retry=False)
 LIST_API_KEYS = Method(f"{_ADMIN}/ListApiKeys", admin.ListApiKeysRequest, admin.ListApiKeysResponse)
 REVOKE_API_KEY = Method(f"{_ADMIN}/RevokeApiKey", admin.RevokeApiKeyRequest, admin.RevokeApiKeyResponse)
+LIST_TIERS = Method(f"{_ADMIN}/ListTiers", admin.ListTiersRequest, admin.ListTiersResponse)
+PUT_TIER = Method(f"{_ADMIN}/PutTier", admin.PutTierRequest, admin.PutTierResponse)
 GET_WORKERS = Method(f"{_ADMIN}/GetWorkers", admin.GetWorkersRequest, admin.GetWorkersResponse)
 PAUSE_QUEUE = Method(f"{_ADMIN}/PauseQueue", admin.PauseQueueRequest, admin.PauseQueueResponse)
 RESUME_QUEUE = Method(f"{_ADMIN}/ResumeQueue", admin.ResumeQueueRequest, admin.ResumeQueueResponse)

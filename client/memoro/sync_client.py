@@ -19,6 +19,7 @@ from memoro.jobs_watch import AsyncJobsWatch
 from memoro.memories import AsyncMemories
 from memoro.sync_watch import JobsWatch
 from memoro.tenants import AsyncKeys, AsyncTenants
+from memoro.tiers import AsyncTiers
 from memoro.types import ConversationHandle, Job, MemoryHandle
 from memoro.webhooks import AsyncWebhooks
 
@@ -185,15 +186,25 @@ class Keys(Facade[AsyncKeys]):
     revoke = blocking(AsyncKeys.revoke)
 
 
+class Tiers(Facade[AsyncTiers]):
+    """What the tenants of each tier may do."""
+
+    __slots__ = ()
+
+    list = blocking(AsyncTiers.list)
+    put = blocking(AsyncTiers.put)
+
+
 class Admin(Facade[AsyncAdmin]):
     """What operators do. A queue is named for the tier whose jobs it holds; "" is all queues."""
 
-    __slots__ = ("keys", "tenants")
+    __slots__ = ("keys", "tenants", "tiers")
 
     def __init__(self, inner: AsyncAdmin) -> None:
         super().__init__(inner)
         self.tenants = Tenants(inner.tenants)
         self.keys = Keys(inner.keys)
+        self.tiers = Tiers(inner.tiers)
 
     workers = blocking(AsyncAdmin.workers)
     pause_queue = blocking(AsyncAdmin.pause_queue)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable
 from datetime import datetime
 
-from memoro import convert, methods, paging, requests, wire
+from memoro import convert, convert_tiers, methods, paging, requests, wire
 from memoro.enums import Scope
 from memoro.transport import Transport
-from memoro.types import ApiKey, NewApiKey, Tenant
+from memoro.types import ApiKey, Limits, NewApiKey, Tenant
 from memoro.v1 import admin_service_pb2
 
 
@@ -56,17 +56,22 @@ class AsyncTenants:
         *,
         display_name: str | None = None,
         tier: str | None = None,
+        limits: Limits | None = None,
         etag: str = "",
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> Tenant:
-        """Changes what is given. Raises NotFound, or Conflict when the tenant no longer has the `etag`."""
-        given = {"display_name": display_name, "tier": tier}
+        """Changes what is given. Raises NotFound, or Conflict when the tenant no longer has the `etag`.
+
+        `limits` are all those that the tenant has of its own, in the place of its tier's; with `Limits()` it has none.
+        """
+        given = {"display_name": display_name, "tier": tier, "limits": limits}
         request = admin_service_pb2.UpdateTenantRequest(
             request_id=requests.request_id_or_new(request_id),
             tenant_id=tenant_id,
             display_name=display_name,
             tier=tier,
+            limits=None if limits is None else convert_tiers.limits_message(limits),
             etag=etag,
         )
         request.update_mask.paths.extend(name for name, value in given.items() if value is not None)

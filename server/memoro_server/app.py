@@ -45,6 +45,7 @@ from memoro_server.servicers.jobs import JobsServicer
 from memoro_server.servicers.memory import MemoryServicer
 from memoro_server.servicers.queues import QueuesServicer
 from memoro_server.servicers.spending import SpendingServicer
+from memoro_server.servicers.tiers import TiersServicer
 from memoro_server.servicers.webhooks import WebhooksServicer
 from memoro_server.serving import Serving
 from memoro_server.tls import server_credentials
@@ -82,6 +83,7 @@ class MemoroServer:
         self._tasks: list[asyncio.Task[None]] = []
         self._port = 0
         self._logger = structlog.get_logger("memoro.server")
+        self._policy_changes = container.policy_changes
         self.serving = Serving()
         self.monitor = Monitor(container.database, container.pings, self.serving, metrics)
         rules = Rules()
@@ -102,6 +104,7 @@ class MemoroServer:
         self._tasks = [
             asyncio.create_task(self.monitor.watch_dependencies()),
             asyncio.create_task(self.monitor.watch_loop()),
+            asyncio.create_task(self._policy_changes.run()),
         ]
         return self
 
@@ -170,6 +173,7 @@ class MemoroServer:
             BILLING: (BillingServicer(container.billing, container.pricing, container.usage, rules),),
             ADMIN: (
                 AdminServicer(container.tenancy, container.clock),
+                TiersServicer(container.tiers),
                 QueuesServicer(container.operations),
                 SpendingServicer(
                     container.billing, container.pricing, container.usage, container.breakers, container.alerts

@@ -72,6 +72,8 @@ POLICIES: Final[Mapping[str, Policy]] = {
     _ADMIN + "CreateApiKey": Policy(Scope.ADMIN, 1, False, 30.0),
     _ADMIN + "ListApiKeys": Policy(Scope.ADMIN, 1, True, 30.0),
     _ADMIN + "RevokeApiKey": Policy(Scope.ADMIN, 1, True, 30.0),
+    _ADMIN + "ListTiers": Policy(Scope.ADMIN, 1, True, 30.0),
+    _ADMIN + "PutTier": Policy(Scope.ADMIN, 1, True, 30.0),
     _ADMIN + "GetWorkers": Policy(Scope.ADMIN, 1, True, 30.0),
     _ADMIN + "PauseQueue": Policy(Scope.ADMIN, 1, True, 30.0),
     _ADMIN + "ResumeQueue": Policy(Scope.ADMIN, 1, True, 30.0),

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from memoro_core.redis.keys import hint_stream
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import BUILT_IN_TIERS
 from tests.support.chaos import Deployment
 from tests.support.chaos_checks import check
 from tests.support.chaos_faults import (
@@ -70,5 +70,5 @@ async def test_a_server_is_killed_between_commits_and_hints(deployment: Deployme
 async def hints_sent(deployment: Deployment) -> int:
     """How many hints Redis has ever been given."""
     async with Redis.from_url(deployment.stack.redis_url) as redis:
-        streams = [stream for tier in Tier if await redis.exists(stream := hint_stream(tier))]
+        streams = [stream for tier in BUILT_IN_TIERS if await redis.exists(stream := hint_stream(tier))]
         return sum([(await redis.xinfo_stream(stream))["entries-added"] for stream in streams])

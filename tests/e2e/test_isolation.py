@@ -15,8 +15,8 @@ import pytest_asyncio
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from memoro.v1 import admin_pb2, billing_pb2, memory_pb2
 from memoro.v1 import admin_service_pb2 as admin
-from memoro.v1 import billing_pb2, memory_pb2
 from memoro.v1 import billing_service_pb2 as billing
 from memoro.v1 import jobs_service_pb2 as jobs
 from memoro.v1 import memory_service_pb2 as pb
@@ -212,6 +212,13 @@ TABLE: dict[str, Row] = {
     ADMIN + "ListApiKeys": Row(lambda a: admin.ListApiKeysRequest(tenant_id=a.tenant_id), denied),
     ADMIN + "RevokeApiKey": Row(
         lambda a: admin.RevokeApiKeyRequest(tenant_id=a.tenant_id, api_key_id=a.memory_id), denied
+    ),
+    ADMIN + "ListTiers": Row(lambda a: admin.ListTiersRequest(), denied),
+    ADMIN + "PutTier": Row(
+        lambda a: admin.PutTierRequest(
+            tier=admin_pb2.Tier(name="free", weight=1, tenant_in_flight=1, user_in_flight=1, shadow=True)
+        ),
+        denied,
     ),
     ADMIN + "GetWorkers": Row(lambda a: admin.GetWorkersRequest(), denied),
     ADMIN + "PauseQueue": Row(lambda a: admin.PauseQueueRequest(), denied),

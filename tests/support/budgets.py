@@ -35,7 +35,7 @@ from memoro_core.postgres.credit_store import PostgresCreditStore
 from memoro_core.postgres.database import Connection
 from memoro_core.postgres.deferral_store import PostgresDeferralStore
 from memoro_core.postgres.memory_store import PostgresMemoryStore
-from memoro_core.tenancy.model import Principal, Scope, Tier
+from memoro_core.tenancy.model import FREE_TIER, Principal, Scope
 from tests.support.deferrals import breakers_of
 from tests.support.domain import Domain, Hints
 from tests.support.enrichment import DirectionEmbedder
@@ -231,7 +231,7 @@ async def open_spending(domain: Domain) -> AsyncIterator[Spending]:
         priorities=PriorityRule(),
         max_attempts=3,
     )
-    principal = Principal(domain.tenant, ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.FREE, NO_LIMITS)
+    principal = Principal(domain.tenant, ApiKeyId(new_id()), frozenset({Scope.ADMIN}), FREE_TIER, NO_LIMITS)
     spending = Spending(
         domain,
         clock,

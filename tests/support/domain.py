@@ -20,7 +20,7 @@ from memoro_core.postgres.run_store import PostgresRunStore
 from memoro_core.postgres.scheduling_store import PostgresSchedulingStore
 from memoro_core.postgres.tenancy_store import PostgresTenancyStore
 from memoro_core.settings import Settings
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import ENTERPRISE_TIER
 from memoro_core.tenancy.service import TenancyService
 from tests.support.pricing import Money
 
@@ -72,7 +72,7 @@ class Domain:
 
 async def make_tenant(store: PostgresTenancyStore) -> TenantId:
     """A tenant that no other test has."""
-    return (await TenancyService(store, SystemClock()).create_tenant(None, fresh_name(), "", Tier.ENTERPRISE)).id
+    return (await TenancyService(store, SystemClock()).create_tenant(None, fresh_name(), "", ENTERPRISE_TIER)).id
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from memoro.v1 import jobs_service_pb2
 from memoro_core.errors import Code, MemoroError, Reason
 from memoro_core.ids import ApiKeyId, TenantId, new_id
 from memoro_core.limits.model import NO_LIMITS
-from memoro_core.tenancy.model import Principal, Scope, Tier
+from memoro_core.tenancy.model import FREE_TIER, Principal, Scope
 from memoro_server.call import Call
 from memoro_server.interceptors.authentication import AuthenticationInterceptor
 from memoro_server.interceptors.deadline import DeadlineInterceptor
@@ -48,7 +48,7 @@ class OneKey:
         }.get(authorization or "")
         if scopes is None:
             raise MemoroError(Code.UNAUTHENTICATED, Reason.CREDENTIALS_INVALID, "the key is not valid")
-        return Principal(TenantId(new_id()), ApiKeyId(new_id()), scopes, Tier.FREE, NO_LIMITS)
+        return Principal(TenantId(new_id()), ApiKeyId(new_id()), scopes, FREE_TIER, NO_LIMITS)
 
 
 class ScriptedJobs:

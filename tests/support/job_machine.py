@@ -28,7 +28,7 @@ from memoro_core.jobs.model import (
 from memoro_core.jobs.run_ports import Expired
 from memoro_core.jobs.states import cancelled, failed
 from memoro_core.postgres.database import Database
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import FREE_TIER
 from tests.support.job_checks import check_jobs
 from tests.support.job_model import JobsModel
 from tests.support.job_world import RUN_LIMIT, JobWorld, end_of, open_job_world
@@ -343,7 +343,7 @@ class JobsMachine(RuleBasedStateMachine):
     @rule(paused=st.sampled_from([False, False, True]))
     def pause(self, paused: bool) -> None:
         queues = self.world.queues
-        changed = self.run(queues.pause(Tier.FREE, now=self.now) if paused else queues.resume(Tier.FREE))
+        changed = self.run(queues.pause(FREE_TIER, now=self.now) if paused else queues.resume(FREE_TIER))
         assert bool(changed) == (self.model.paused != paused)
         self.model.paused = paused
 

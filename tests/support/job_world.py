@@ -40,7 +40,7 @@ from memoro_core.postgres.retry_store import PostgresRetryStore
 from memoro_core.postgres.run_store import PostgresRunStore
 from memoro_core.postgres.scheduling_store import PostgresSchedulingStore
 from memoro_core.postgres.tenancy_store import PostgresTenancyStore
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import FREE_TIER
 from memoro_core.tenancy.service import TenancyService
 from tests.support.deferrals import deferrals_of
 from tests.support.domain import Hints, fresh_name
@@ -224,7 +224,7 @@ class JobWorld:
     async def close(self) -> None:
         """Leaves no job for others to find, and the queue running."""
         await self.memories.close()
-        await self.queues.resume(Tier.FREE)
+        await self.queues.resume(FREE_TIER)
         async with self.database.system_tx() as connection:
             await connection.execute("DELETE FROM job_events WHERE tenant_id = $1", self.tenant)
             await connection.execute("DELETE FROM jobs WHERE tenant_id = $1", self.tenant)
@@ -235,7 +235,7 @@ async def open_job_world(database: Database, now: datetime) -> AsyncIterator[Job
     """A new tenant of the tier with the smallest caps, whose jobs are gone at the end."""
     clock, hints, money = SetClock(now), Hints(), Money(database)
     tenants = TenancyService(PostgresTenancyStore(database), clock)
-    tenant = await tenants.create_tenant(None, fresh_name(), "", Tier.FREE)
+    tenant = await tenants.create_tenant(None, fresh_name(), "", FREE_TIER)
     jobs = PostgresJobStore(database, money.holds)
     world = JobWorld(
         tenant.id,

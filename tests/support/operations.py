@@ -18,7 +18,7 @@ from memoro_core.postgres.answer_store import PostgresAnswerStore
 from memoro_core.postgres.deferral_store import PostgresDeferralStore
 from memoro_core.postgres.queue_store import PostgresQueueStore
 from memoro_core.postgres.retry_store import PostgresRetryStore
-from memoro_core.tenancy.model import Principal, Scope, Tier
+from memoro_core.tenancy.model import FREE_TIER, Principal, Scope
 from tests.support.deferrals import deferrals_of, releaser_of
 from tests.support.domain import Domain, fresh_name
 from tests.support.jobs import claim, now
@@ -90,5 +90,5 @@ def operations_of(domain: Domain, tail: EventTail) -> Operations:
         SystemClock(),
         max_attempts=5,
     )
-    principal = Principal(TenantId(new_id()), ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.FREE, NO_LIMITS)
+    principal = Principal(TenantId(new_id()), ApiKeyId(new_id()), frozenset({Scope.ADMIN}), FREE_TIER, NO_LIMITS)
     return Operations(domain, service, deferrals, retries, queues, principal)

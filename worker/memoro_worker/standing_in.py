@@ -16,7 +16,7 @@ from memoro_core.jobs.hints import HintClass
 from memoro_core.jobs.model import JobRef
 from memoro_core.jobs.slots import Reservation, Slots
 from memoro_core.tasks import end_task
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import TierName
 
 _PATIENCE: Final = 1.0
 """Seconds that Redis may be away before a worker stands in for it."""
@@ -42,7 +42,7 @@ class OwnQueue:
         self._run_jobs = run_jobs
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def send_fresh(self, groups: Sequence[Sequence[JobRef]], tier: Tier) -> None:
+    async def send_fresh(self, groups: Sequence[Sequence[JobRef]], tier: TierName) -> None:
         await self.send_backlog(groups)
 
     async def send_backlog(self, groups: Sequence[Sequence[JobRef]]) -> None:

@@ -44,6 +44,7 @@ from memoro.types.memories import (
     NewMemory,
     SearchHit,
 )
+from memoro.types.tiers import Limits, RateLimit, Tier
 from memoro.types.webhooks import NewWebhookSecret, WebhookDelivery, WebhookEndpoint
 
 __all__ = [
@@ -69,6 +70,7 @@ __all__ = [
     "JobUsage",
     "LedgerEntry",
     "LedgerVerification",
+    "Limits",
     "Memory",
     "MemoryFilter",
     "MemoryHandle",
@@ -81,6 +83,7 @@ __all__ = [
     "PriceList",
     "ProcessingStatus",
     "QueueStatus",
+    "RateLimit",
     "Relationship",
     "RequeueResult",
     "RunningJob",
@@ -89,6 +92,7 @@ __all__ = [
     "StageProgress",
     "Subgraph",
     "Tenant",
+    "Tier",
     "TriggerResult",
     "Usage",
     "UsageRow",

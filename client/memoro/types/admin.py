@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from memoro.enums import JobKind, Scope, TenantState
+from memoro.types.tiers import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class Tenant:
     etag: str
     create_time: datetime | None
     update_time: datetime | None
+    limits: Limits = field(default_factory=Limits)
+    """Of its own, in the place of its tier's."""
 
 
 @dataclass(frozen=True, slots=True)

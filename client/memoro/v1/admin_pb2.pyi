@@ -649,7 +649,7 @@ class Queue(_message.Message):
     OLDEST_DUE_TIME_FIELD_NUMBER: _builtins.int
     PAUSE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The tier: free, pro or enterprise."""
+    """The tier."""
     waiting: _builtins.int
     """Jobs that wait for a worker, those between two attempts included."""
     active: _builtins.int

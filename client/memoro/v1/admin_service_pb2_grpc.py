@@ -80,6 +80,16 @@ class AdminServiceStub(object):
                 request_serializer=memoro_dot_v1_dot_admin__service__pb2.RevokeApiKeyRequest.SerializeToString,
                 response_deserializer=memoro_dot_v1_dot_admin__service__pb2.RevokeApiKeyResponse.FromString,
                 _registered_method=True)
+        self.ListTiers = channel.unary_unary(
+                '/memoro.v1.AdminService/ListTiers',
+                request_serializer=memoro_dot_v1_dot_admin__service__pb2.ListTiersRequest.SerializeToString,
+                response_deserializer=memoro_dot_v1_dot_admin__service__pb2.ListTiersResponse.FromString,
+                _registered_method=True)
+        self.PutTier = channel.unary_unary(
+                '/memoro.v1.AdminService/PutTier',
+                request_serializer=memoro_dot_v1_dot_admin__service__pb2.PutTierRequest.SerializeToString,
+                response_deserializer=memoro_dot_v1_dot_admin__service__pb2.PutTierResponse.FromString,
+                _registered_method=True)
         self.GetWorkers = channel.unary_unary(
                 '/memoro.v1.AdminService/GetWorkers',
                 request_serializer=memoro_dot_v1_dot_admin__service__pb2.GetWorkersRequest.SerializeToString,
@@ -180,7 +190,7 @@ class AdminServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SuspendTenant(self, request, context):
-        """Refuses a tenant's calls from now on, within 2 seconds everywhere. Jobs already accepted go on.
+        """Refuses a tenant's calls from now on, within 250 ms everywhere. Jobs already accepted go on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -208,7 +218,21 @@ class AdminServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RevokeApiKey(self, request, context):
-        """Ends a key, within 2 seconds everywhere. It can't be undone; revoking it again changes nothing.
+        """Ends a key, within 250 ms everywhere. It can't be undone; revoking it again changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTiers(self, request, context):
+        """Lists the tiers by their weight: what their tenants may do.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutTier(self, request, context):
+        """Sets what the tenants of a tier may do, everywhere within 250 ms; a tier that is not there is made.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -354,6 +378,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RevokeApiKey,
                     request_deserializer=memoro_dot_v1_dot_admin__service__pb2.RevokeApiKeyRequest.FromString,
                     response_serializer=memoro_dot_v1_dot_admin__service__pb2.RevokeApiKeyResponse.SerializeToString,
+            ),
+            'ListTiers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTiers,
+                    request_deserializer=memoro_dot_v1_dot_admin__service__pb2.ListTiersRequest.FromString,
+                    response_serializer=memoro_dot_v1_dot_admin__service__pb2.ListTiersResponse.SerializeToString,
+            ),
+            'PutTier': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutTier,
+                    request_deserializer=memoro_dot_v1_dot_admin__service__pb2.PutTierRequest.FromString,
+                    response_serializer=memoro_dot_v1_dot_admin__service__pb2.PutTierResponse.SerializeToString,
             ),
             'GetWorkers': grpc.unary_unary_rpc_method_handler(
                     servicer.GetWorkers,
@@ -665,6 +699,60 @@ class AdminService(object):
             '/memoro.v1.AdminService/RevokeApiKey',
             memoro_dot_v1_dot_admin__service__pb2.RevokeApiKeyRequest.SerializeToString,
             memoro_dot_v1_dot_admin__service__pb2.RevokeApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTiers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoro.v1.AdminService/ListTiers',
+            memoro_dot_v1_dot_admin__service__pb2.ListTiersRequest.SerializeToString,
+            memoro_dot_v1_dot_admin__service__pb2.ListTiersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutTier(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoro.v1.AdminService/PutTier',
+            memoro_dot_v1_dot_admin__service__pb2.PutTierRequest.SerializeToString,
+            memoro_dot_v1_dot_admin__service__pb2.PutTierResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,7 +42,7 @@ class AdminServiceStub:
     UpdateTenant: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateTenantRequest, _admin_service_pb2.UpdateTenantResponse]
     """Changes a tenant's display name, tier or limits; new limits hold within 250 ms everywhere."""
     SuspendTenant: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SuspendTenantRequest, _admin_service_pb2.SuspendTenantResponse]
-    """Refuses a tenant's calls from now on, within 2 seconds everywhere. Jobs already accepted go on."""
+    """Refuses a tenant's calls from now on, within 250 ms everywhere. Jobs already accepted go on."""
     ResumeTenant: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeTenantRequest, _admin_service_pb2.ResumeTenantResponse]
     """Lets a suspended tenant call again."""
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateApiKeyRequest, _admin_service_pb2.CreateApiKeyResponse]
@@ -50,7 +50,11 @@ class AdminServiceStub:
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListApiKeysRequest, _admin_service_pb2.ListApiKeysResponse]
     """Lists a tenant's keys, newest first, revoked ones included."""
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeApiKeyRequest, _admin_service_pb2.RevokeApiKeyResponse]
-    """Ends a key, within 2 seconds everywhere. It can't be undone; revoking it again changes nothing."""
+    """Ends a key, within 250 ms everywhere. It can't be undone; revoking it again changes nothing."""
+    ListTiers: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListTiersRequest, _admin_service_pb2.ListTiersResponse]
+    """Lists the tiers by their weight: what their tenants may do."""
+    PutTier: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.PutTierRequest, _admin_service_pb2.PutTierResponse]
+    """Sets what the tenants of a tier may do, everywhere within 250 ms; a tier that is not there is made."""
     GetWorkers: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetWorkersRequest, _admin_service_pb2.GetWorkersResponse]
     """Tells which workers run, since when and on what, and how the queues stand."""
     PauseQueue: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.PauseQueueRequest, _admin_service_pb2.PauseQueueResponse]
@@ -96,7 +100,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     UpdateTenant: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateTenantRequest, _admin_service_pb2.UpdateTenantResponse]  # type: ignore[assignment]
     """Changes a tenant's display name, tier or limits; new limits hold within 250 ms everywhere."""
     SuspendTenant: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SuspendTenantRequest, _admin_service_pb2.SuspendTenantResponse]  # type: ignore[assignment]
-    """Refuses a tenant's calls from now on, within 2 seconds everywhere. Jobs already accepted go on."""
+    """Refuses a tenant's calls from now on, within 250 ms everywhere. Jobs already accepted go on."""
     ResumeTenant: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeTenantRequest, _admin_service_pb2.ResumeTenantResponse]  # type: ignore[assignment]
     """Lets a suspended tenant call again."""
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateApiKeyRequest, _admin_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
@@ -104,7 +108,11 @@ class AdminServiceAsyncStub(AdminServiceStub):
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListApiKeysRequest, _admin_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     """Lists a tenant's keys, newest first, revoked ones included."""
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeApiKeyRequest, _admin_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
-    """Ends a key, within 2 seconds everywhere. It can't be undone; revoking it again changes nothing."""
+    """Ends a key, within 250 ms everywhere. It can't be undone; revoking it again changes nothing."""
+    ListTiers: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListTiersRequest, _admin_service_pb2.ListTiersResponse]  # type: ignore[assignment]
+    """Lists the tiers by their weight: what their tenants may do."""
+    PutTier: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.PutTierRequest, _admin_service_pb2.PutTierResponse]  # type: ignore[assignment]
+    """Sets what the tenants of a tier may do, everywhere within 250 ms; a tier that is not there is made."""
     GetWorkers: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetWorkersRequest, _admin_service_pb2.GetWorkersResponse]  # type: ignore[assignment]
     """Tells which workers run, since when and on what, and how the queues stand."""
     PauseQueue: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.PauseQueueRequest, _admin_service_pb2.PauseQueueResponse]  # type: ignore[assignment]
@@ -177,7 +185,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.SuspendTenantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.SuspendTenantResponse, _abc.Awaitable[_admin_service_pb2.SuspendTenantResponse]]:
-        """Refuses a tenant's calls from now on, within 2 seconds everywhere. Jobs already accepted go on."""
+        """Refuses a tenant's calls from now on, within 250 ms everywhere. Jobs already accepted go on."""
 
     @_abc_1.abstractmethod
     def ResumeTenant(
@@ -209,7 +217,23 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.RevokeApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.RevokeApiKeyResponse, _abc.Awaitable[_admin_service_pb2.RevokeApiKeyResponse]]:
-        """Ends a key, within 2 seconds everywhere. It can't be undone; revoking it again changes nothing."""
+        """Ends a key, within 250 ms everywhere. It can't be undone; revoking it again changes nothing."""
+
+    @_abc_1.abstractmethod
+    def ListTiers(
+        self,
+        request: _admin_service_pb2.ListTiersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListTiersResponse, _abc.Awaitable[_admin_service_pb2.ListTiersResponse]]:
+        """Lists the tiers by their weight: what their tenants may do."""
+
+    @_abc_1.abstractmethod
+    def PutTier(
+        self,
+        request: _admin_service_pb2.PutTierRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.PutTierResponse, _abc.Awaitable[_admin_service_pb2.PutTierResponse]]:
+        """Sets what the tenants of a tier may do, everywhere within 250 ms; a tier that is not there is made."""
 
     @_abc_1.abstractmethod
     def GetWorkers(

@@ -39,12 +39,15 @@ from memoro_core.postgres.credit_holds import CreditHolds
 from memoro_core.postgres.database import Database
 from memoro_core.postgres.graph_store import PostgresGraphStore
 from memoro_core.postgres.memory_store import PostgresMemoryStore
+from memoro_core.postgres.policy_changes import PolicyChanges
 from memoro_core.postgres.search_store import PostgresSearchStore
 from memoro_core.postgres.tenancy_store import PostgresTenancyStore
+from memoro_core.postgres.tier_store import PostgresTierStore
 from memoro_core.redis.client import RedisClient
 from memoro_core.settings import Settings
 from memoro_core.tenancy.authentication import Authenticator
 from memoro_core.tenancy.service import TenancyService
+from memoro_core.tenancy.tiers import TierService
 from memoro_core.webhooks.delivery import WebhookDeliverer
 from memoro_core.webhooks.service import WebhooksService
 
@@ -63,7 +66,10 @@ class Container:
     redis: RedisClient
     event_tail: EventTail
     tenancy: TenancyService
+    tiers: TierService
     authenticator: Authenticator
+    policy_changes: PolicyChanges
+    """To be run by what authenticates callers."""
 
     memories: MemoryService
     search: SearchService
@@ -123,7 +129,9 @@ async def open_container(
             redis=ground.redis,
             event_tail=ground.tail,
             tenancy=TenancyService(tenants, ground.clock),
+            tiers=TierService(PostgresTierStore(ground.database), ground.clock),
             authenticator=authenticator,
+            policy_changes=PolicyChanges(settings, authenticator),
             memories=_memories(ground, billing, engine, authenticator, stack),
             search=_search(ground),
             graph=GraphService(PostgresGraphStore(ground.database), ground.clock),

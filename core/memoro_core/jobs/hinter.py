@@ -14,7 +14,7 @@ from memoro_core.errors import MemoroError
 from memoro_core.ids import TenantId
 from memoro_core.jobs.model import JobRef
 from memoro_core.jobs.ports import HintQueue
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import TierName
 
 _MAX_WAITING: Final = 50_000
 _MAX_BATCH: Final = 500
@@ -33,7 +33,7 @@ class BackgroundHinter:
     A lone hint goes out by itself; of many that wait, some share a message.
     """
 
-    def __init__(self, queue: HintQueue, tier_of: Callable[[TenantId], Tier]) -> None:
+    def __init__(self, queue: HintQueue, tier_of: Callable[[TenantId], TierName]) -> None:
         self._queue = queue
         self._tier_of = tier_of
         self._waiting: deque[JobRef] = deque(maxlen=_MAX_WAITING)
@@ -53,7 +53,7 @@ class BackgroundHinter:
     async def _send(self) -> None:
         try:
             while self._waiting:
-                batches: defaultdict[Tier, list[JobRef]] = defaultdict(list)
+                batches: defaultdict[TierName, list[JobRef]] = defaultdict(list)
                 for _ in range(min(len(self._waiting), _MAX_BATCH)):
                     ref = self._waiting.popleft()
                     batches[self._tier_of(ref.tenant_id)].append(ref)

@@ -9,7 +9,7 @@ from typing import Final
 
 from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs.model import JobKind, JobRef, JobState
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import TierName
 
 MAX_BATCH_JOBS: Final = 500
 MAX_BATCH_MEMORIES: Final = 5_000
@@ -46,7 +46,7 @@ class WorkerStatus:
 class QueueStatus:
     """The jobs of a tier's tenants, in counts. `rate` is of jobs that ended in the last minute, by the second."""
 
-    tier: Tier
+    tier: TierName
     waiting: int
     active: int
     deferred: int
@@ -73,7 +73,7 @@ class RequeueFilter:
 class ClearFilter:
     """Which waiting jobs to cancel; all that is set must hold. `deferred`: those that are put off too."""
 
-    tier: Tier | None = None
+    tier: TierName | None = None
     tenant_id: TenantId | None = None
     kinds: Sequence[JobKind] = ()
     deferred: bool = False

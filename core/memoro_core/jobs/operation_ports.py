@@ -13,7 +13,7 @@ from memoro_core.idempotency import Idempotency
 from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs.model import Job, JobEvent, JobRef
 from memoro_core.jobs.operation_model import Candidate, ClearFilter, QueueStatus, RequeueFilter, WorkerStatus
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import TierName
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,15 @@ class QueueStore(Protocol):
         """All queues; today is from `day_start` on."""
         ...
 
-    async def pause(self, tier: Tier | None, *, now: datetime) -> Sequence[Tier]:
+    async def has_queue(self, tier: TierName) -> bool:
+        """Whether there is a queue of that name."""
+        ...
+
+    async def pause(self, tier: TierName | None, *, now: datetime) -> Sequence[TierName]:
         """Pauses a queue, or all for None; those that were not paused before."""
         ...
 
-    async def resume(self, tier: Tier | None) -> Sequence[Tier]:
+    async def resume(self, tier: TierName | None) -> Sequence[TierName]:
         """Lets a queue run, or all for None; those that were paused before."""
         ...
 

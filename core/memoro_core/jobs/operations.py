@@ -29,7 +29,8 @@ from memoro_core.jobs.operation_model import (
 from memoro_core.jobs.operation_ports import AnswerStore, QueueStore, RetryStore
 from memoro_core.jobs.ports import EventTail
 from memoro_core.jobs.releasing import Releaser
-from memoro_core.tenancy.model import Principal, Tier
+from memoro_core.tenancy.model import Principal, TierName
+from memoro_core.tenancy.tiers import tier_not_found
 
 DEFAULT_LIMIT: Final = 1_000
 MAX_WORKERS: Final = 1_000
@@ -81,14 +82,16 @@ class OperationsService:
         now = self._clock.now()
         return await self._queues.queues(now=now, day_start=day_start(now, self._time_zone))
 
-    async def pause(self, principal: Principal, tier: Tier | None) -> Sequence[QueueStatus]:
-        """Begins no more jobs of a queue, or of any for None; all queues as they then are."""
+    async def pause(self, principal: Principal, tier: TierName | None) -> Sequence[QueueStatus]:
+        """Begins no more jobs of a queue, or of any for None; all queues as they then are. Raises TIER_NOT_FOUND."""
+        await self._check(tier)
         changed = await self._queues.pause(tier, now=self._clock.now())
         _tell("queues_paused", principal, tier=tier, changed=changed)
         return await self.queues()
 
-    async def resume(self, principal: Principal, tier: Tier | None) -> Sequence[QueueStatus]:
-        """Lets a queue run again, or all for None; all queues as they then are."""
+    async def resume(self, principal: Principal, tier: TierName | None) -> Sequence[QueueStatus]:
+        """Lets a queue run again, or all for None; all queues as they then are. Raises TIER_NOT_FOUND."""
+        await self._check(tier)
         changed = await self._queues.resume(tier)
         _tell("queues_resumed", principal, tier=tier, changed=changed)
         return await self.queues()
@@ -124,8 +127,9 @@ class OperationsService:
         """Cancels waiting jobs that fit, the oldest first, at most `limit`.
 
         Raises INVALID_FIELD when neither a queue nor a tenant is named and `all_tenants` does not say that it is meant,
-        REQUEST_ID_REUSED.
+        TIER_NOT_FOUND, REQUEST_ID_REUSED.
         """
+        await self._check(clear_filter.tier)
         if clear_filter.tier is None and clear_filter.tenant_id is None and not all_tenants:
             raise invalid_field("queue", "name a queue or a tenant_id, or set all_tenants to mean the jobs of all")
 
@@ -158,6 +162,10 @@ class OperationsService:
             return done
 
         return await self._once(principal, idempotency, Triggered, work)
+
+    async def _check(self, tier: TierName | None) -> None:
+        if tier is not None and not await self._queues.has_queue(tier):
+            raise tier_not_found(tier)
 
     async def _requeue(self, requeue_filter: RequeueFilter, limit: int, until: float) -> Requeued:
         requeued = skipped = 0

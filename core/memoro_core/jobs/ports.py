@@ -10,7 +10,7 @@ from typing import Protocol
 from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs.hints import HintClass
 from memoro_core.jobs.model import Job, JobEvent, JobFilter, JobRef
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import TierName
 
 
 class JobStore(Protocol):
@@ -45,7 +45,7 @@ class HintQueue(Protocol):
     A group of jobs goes out as one message to one worker; it holds at most `HINT_SIZE`.
     """
 
-    async def send_fresh(self, groups: Sequence[Sequence[JobRef]], tier: Tier) -> None:
+    async def send_fresh(self, groups: Sequence[Sequence[JobRef]], tier: TierName) -> None:
         """Hints jobs that were accepted just now, of a tier's tenants that are below their caps. Raises UNAVAILABLE."""
         ...
 

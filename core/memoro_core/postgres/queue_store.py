@@ -15,7 +15,7 @@ from memoro_core.postgres.database import Database
 from memoro_core.postgres.job_rows import job_of, ref_of
 from memoro_core.postgres.job_store import cancel_waiting_in
 from memoro_core.postgres.queries import load_queries
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import TierName
 
 _SQL: Final = load_queries("queues")
 _LATELY: Final = timedelta(minutes=1)
@@ -61,7 +61,7 @@ class PostgresQueueStore:
             rows = await connection.fetch(_SQL["queues"], now, day_start, now - _LATELY)
         return [
             QueueStatus(
-                tier=Tier(row["tier"]),
+                tier=TierName(row["tier"]),
                 waiting=row["waiting"],
                 active=row["active"],
                 deferred=row["deferred"],
@@ -74,13 +74,17 @@ class PostgresQueueStore:
             for row in rows
         ]
 
-    async def pause(self, tier: Tier | None, *, now: datetime) -> Sequence[Tier]:
+    async def has_queue(self, tier: TierName) -> bool:
         async with self._database.system_tx() as connection:
-            return [Tier(row["tier"]) for row in await connection.fetch(_SQL["pause"], tier, now)]
+            return bool(await connection.fetchval(_SQL["has_queue"], tier))
 
-    async def resume(self, tier: Tier | None) -> Sequence[Tier]:
+    async def pause(self, tier: TierName | None, *, now: datetime) -> Sequence[TierName]:
         async with self._database.system_tx() as connection:
-            return [Tier(row["tier"]) for row in await connection.fetch(_SQL["resume"], tier)]
+            return [TierName(row["tier"]) for row in await connection.fetch(_SQL["pause"], tier, now)]
+
+    async def resume(self, tier: TierName | None) -> Sequence[TierName]:
+        async with self._database.system_tx() as connection:
+            return [TierName(row["tier"]) for row in await connection.fetch(_SQL["resume"], tier)]
 
     async def waiting(self, clear_filter: ClearFilter, *, limit: int) -> Sequence[Candidate]:
         async with self._database.system_tx() as connection:

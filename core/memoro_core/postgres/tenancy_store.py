@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Final
 from uuid import UUID
 
-from asyncpg import Record
-from pydantic import TypeAdapter
+from asyncpg import ForeignKeyViolationError, Record
 
-from memoro_core.idempotency import request_id_reused
 from memoro_core.ids import ApiKeyId, TenantId
 from memoro_core.limits.model import Limits, TenantLimits
-from memoro_core.postgres.database import Connection, Database
+from memoro_core.postgres.admin_requests import done_before
+from memoro_core.postgres.database import Database
+from memoro_core.postgres.limit_rows import limits_of, to_limits_json
 from memoro_core.postgres.queries import load_queries
-from memoro_core.tenancy.model import ApiKey, Scope, Tenant, TenantState, Tier
+from memoro_core.tenancy.model import ApiKey, Scope, Tenant, TenantState, TierName
 from memoro_core.tenancy.ports import Credential, Request
 from memoro_core.tenancy.service import tenant_exists
+from memoro_core.tenancy.tiers import tier_not_found
 
 _SQL = load_queries("tenancy")
-_LIMITS: Final = TypeAdapter(Limits)
 
 
 class PostgresTenancyStore:
@@ -32,17 +31,18 @@ class PostgresTenancyStore:
 
     async def create_tenant(self, tenant: Tenant, request: Request | None) -> Tenant | UUID:
         async with self._database.system_tx() as connection:
-            if made := await _done_before(connection, request, tenant.id, tenant.created_at):
-                return made
-            row = await connection.fetchrow(
-                _SQL["create_tenant"],
-                tenant.id,
-                tenant.name,
-                tenant.display_name,
-                tenant.tier,
-                tenant.is_operator,
-                tenant.created_at,
-            )
+            if made := await done_before(connection, request, str(tenant.id), tenant.created_at):
+                return UUID(made)
+            with _known(tenant.tier):
+                row = await connection.fetchrow(
+                    _SQL["create_tenant"],
+                    tenant.id,
+                    tenant.name,
+                    tenant.display_name,
+                    tenant.tier,
+                    tenant.is_operator,
+                    tenant.created_at,
+                )
             if row is None:
                 raise tenant_exists(tenant.name)
             return _tenant_of(row)
@@ -67,19 +67,30 @@ class PostgresTenancyStore:
         tenant_id: TenantId,
         *,
         display_name: str | None,
-        tier: Tier | None,
+        tier: TierName | None,
         state: TenantState | None,
+        limits: Limits | None,
         version: int | None,
         now: datetime,
     ) -> Tenant | None:
         async with self._database.system_tx() as connection:
-            row = await connection.fetchrow(_SQL["update_tenant"], tenant_id, display_name, tier, state, version, now)
+            with _known(tier):
+                row = await connection.fetchrow(
+                    _SQL["update_tenant"],
+                    tenant_id,
+                    display_name,
+                    tier,
+                    state,
+                    version,
+                    now,
+                    None if limits is None else to_limits_json(limits),
+                )
         return _tenant_of(row) if row else None
 
     async def create_api_key(self, key: ApiKey, secret_hash: bytes, request: Request | None) -> ApiKey | UUID:
         async with self._database.system_tx() as connection:
-            if made := await _done_before(connection, request, key.id, key.created_at):
-                return made
+            if made := await done_before(connection, request, str(key.id), key.created_at):
+                return UUID(made)
             rows = await connection.fetch(
                 _SQL["create_api_key"],
                 key.tenant_id,
@@ -120,27 +131,22 @@ class PostgresTenancyStore:
             scopes=frozenset(map(Scope, row["scopes"])),
             expires_at=row["expires_at"],
             revoked_at=row["revoked_at"],
-            tier=Tier(row["tier"]),
-            limits=TenantLimits(_LIMITS.validate_python(row["limits"]), row["limits_version"], row["shadow"]),
+            tier=TierName(row["tier"]),
+            limits=TenantLimits(limits_of(row["limits"]), row["limits_version"], row["shadow"]),
             jobs_kept=row["jobs_kept"],
             tenant_state=TenantState(row["state"]),
         )
 
 
-async def _done_before(connection: Connection, request: Request | None, made: UUID, now: datetime) -> UUID | None:
-    """The id that the request made before; None when it is new, and now remembered. Raises REQUEST_ID_REUSED."""
-    if request is None:
-        return None
-    key = request.idempotency
-    answer = {"id": str(made)}
-    if await connection.fetchval(
-        _SQL["record_admin_request"], request.tenant_id, key.request_id, key.fingerprint, answer, now
-    ):
-        return None
-    row = (await connection.fetch(_SQL["find_admin_request"], request.tenant_id, key.request_id))[0]
-    if not hmac.compare_digest(row["fingerprint"], key.fingerprint):
-        raise request_id_reused(key.request_id)
-    return UUID(row["answer"]["id"])
+@contextmanager
+def _known(tier: TierName | None) -> Iterator[None]:
+    """Raises TIER_NOT_FOUND where the database knows no such tier."""
+    try:
+        yield
+    except ForeignKeyViolationError as error:
+        if tier is None:
+            raise
+        raise tier_not_found(tier) from error
 
 
 def _tenant_of(row: Record) -> Tenant:
@@ -148,9 +154,10 @@ def _tenant_of(row: Record) -> Tenant:
         id=row["tenant_id"],
         name=row["name"],
         display_name=row["display_name"],
-        tier=Tier(row["tier"]),
+        tier=TierName(row["tier"]),
         state=TenantState(row["state"]),
         is_operator=row["is_operator"],
+        limits=limits_of(row["limits"]),
         version=row["version"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],

@@ -1,4 +1,4 @@
-"""Hints into Redis streams: one stream per tier for what is fresh, and one for the backlog."""
+"""Hints into Redis streams: streams per tier for what is fresh, and one for the backlog."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from memoro_core.queue.streams import DATA, JOBS, STREAMS
 from memoro_core.queue.tasks import encode
 from memoro_core.redis.client import RedisClient, redis_errors
 from memoro_core.redis.keys import BACKLOG_STREAM, hint_stream
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import TierName
 
 _TIMEOUT: Final = 1.0
 """Seconds for all of a call, connecting included: a hint is not worth more waiting."""
@@ -25,7 +25,7 @@ class RedisHintQueue:
     def __init__(self, redis: RedisClient) -> None:
         self._redis = redis
 
-    async def send_fresh(self, groups: Sequence[Sequence[JobRef]], tier: Tier) -> None:
+    async def send_fresh(self, groups: Sequence[Sequence[JobRef]], tier: TierName) -> None:
         await self._send(groups, hint_stream(tier))
 
     async def send_backlog(self, groups: Sequence[Sequence[JobRef]]) -> None:

@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import Final
 
 from memoro_core.jobs.hints import HintClass
-from memoro_core.redis.keys import BACKLOG_STREAM, hint_stream
-from memoro_core.tenancy.model import Tier
+from memoro_core.redis.keys import BACKLOG_STREAM, CUSTOM_STREAM, hint_stream
+from memoro_core.tenancy.model import BUILT_IN_TIERS
 
 DATA: Final = "data"
 """The field that holds the message."""
@@ -16,5 +16,8 @@ JOBS: Final = "jobs"
 """The field that says how many jobs the message names."""
 
 STREAMS: Final[Mapping[HintClass, Sequence[str]]] = MappingProxyType(
-    {HintClass.FRESH: tuple(hint_stream(tier) for tier in Tier), HintClass.BACKLOG: (BACKLOG_STREAM,)}
+    {
+        HintClass.FRESH: (*(hint_stream(tier) for tier in BUILT_IN_TIERS), CUSTOM_STREAM),
+        HintClass.BACKLOG: (BACKLOG_STREAM,),
+    }
 )

@@ -5,20 +5,22 @@ from __future__ import annotations
 from typing import Final
 
 from memoro_core.ids import TenantId
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import BUILT_IN_TIERS, TierName
 
 PREFIX: Final = "memoro:"
 HINT_GROUP: Final = "workers"
 """The consumer group of all workers, on each stream of hints."""
 BACKLOG_STREAM: Final = f"{PREFIX}{{hints}}:backlog"
 """The stream of hints to jobs that the scheduler chose."""
+CUSTOM_STREAM: Final = f"{PREFIX}{{hints}}:custom"
+"""The stream of fresh hints to the jobs of tiers that operators made: workers read a fixed list of streams."""
 EVENT_CONTROL: Final = f"{PREFIX}events"
 """A channel without messages, which keeps a subscriber's connection open while it watches no tenant."""
 
 
-def hint_stream(tier: Tier) -> str:
-    """The stream of fresh hints to the jobs of a tier's tenants."""
-    return f"{PREFIX}{{hints}}:{tier}"
+def hint_stream(tier: TierName) -> str:
+    """The stream of fresh hints to a tier's jobs: each built-in tier has one, and all others share one."""
+    return f"{PREFIX}{{hints}}:{tier}" if tier in BUILT_IN_TIERS else CUSTOM_STREAM
 
 
 def event_channel(tenant_id: TenantId) -> str:

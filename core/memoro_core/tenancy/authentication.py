@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
@@ -13,28 +14,41 @@ from memoro_core.clock import Clock
 from memoro_core.errors import Code, MemoroError, Reason
 from memoro_core.ids import TenantId
 from memoro_core.tenancy.keys import MAX_LENGTH, parse_key
-from memoro_core.tenancy.model import Principal, TenantState, Tier
+from memoro_core.tenancy.model import FREE_TIER, Principal, TenantState, TierName
 from memoro_core.tenancy.ports import TenancyStore
 
 _MAX_REMEMBERED: Final = 10_000
 
 
 class Authenticator:
-    """Checks keys, and remembers each verdict for `ttl` seconds: so long may a revoked key or a suspended tenant go on.
+    """Checks keys, and remembers each verdict for `ttl` seconds, or until it is told to forget it.
 
-    Keys are remembered by their hash, refused ones too; calls with one key that is not remembered share one look-up.
+    So it is a `PolicyCache`, and `ttl` is the poll behind what is pushed. Keys are remembered by their hash, refused
+    ones too; calls with one key that is not remembered share one look-up.
     """
 
     def __init__(self, store: TenancyStore, clock: Clock, *, ttl: float) -> None:
         self._store = store
         self._clock = clock
         self._ttl = ttl
-        self._tiers: dict[TenantId, Tier] = {}
+        self._tiers: dict[TenantId, TierName] = {}
         self._verdicts: OrderedDict[bytes, tuple[float, asyncio.Task[Principal | MemoroError]]] = OrderedDict()
 
-    def tier_of(self, tenant_id: TenantId) -> Tier:
+    def tier_of(self, tenant_id: TenantId) -> TierName:
         """The tier that a tenant had when it last called here; the lowest for one that never did."""
-        return self._tiers.get(tenant_id, Tier.FREE)
+        return self._tiers.get(tenant_id, FREE_TIER)
+
+    def forget(self, tenant_id: TenantId) -> None:
+        """Looks the tenant's keys up anew: a call that comes from now on is judged by what is stored now."""
+        self._drop(lambda principal: principal.tenant_id == tenant_id)
+
+    def forget_tier(self, tier: TierName) -> None:
+        """The same for all tenants of a tier."""
+        self._drop(lambda principal: principal.tier == tier)
+
+    def forget_all(self) -> None:
+        """The same for everybody."""
+        self._verdicts.clear()
 
     async def authenticate(self, authorization: str | None) -> Principal:
         """The caller behind `Bearer <key>`.
@@ -67,6 +81,13 @@ class Authenticator:
             raise verdict.with_traceback(None)
         return verdict
 
+    def _drop(self, concerned: Callable[[Principal], bool]) -> None:
+        for fingerprint, (_, task) in list(self._verdicts.items()):
+            verdict = _verdict_of(task)
+            # What is being looked up may have been read before the change. Refusals don't say whose they are.
+            if not isinstance(verdict, Principal) or concerned(verdict):
+                del self._verdicts[fingerprint]
+
     async def _look_up(self, text: str) -> Principal | MemoroError:
         key = parse_key(text)
         if key is None:
@@ -90,6 +111,11 @@ class Authenticator:
             credential.limits,
             credential.jobs_kept,
         )
+
+
+def _verdict_of(task: asyncio.Task[Principal | MemoroError]) -> Principal | MemoroError | None:
+    """None while it is being looked up, and when that failed."""
+    return task.result() if task.done() and not task.cancelled() and task.exception() is None else None
 
 
 def _past(moment: datetime | None, now: datetime) -> bool:

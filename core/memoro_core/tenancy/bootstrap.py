@@ -8,7 +8,7 @@ from typing import Final
 from memoro_core.clock import Clock
 from memoro_core.errors import MemoroError, Reason
 from memoro_core.tenancy.keys import parse_key
-from memoro_core.tenancy.model import Scope, Tenant, Tier
+from memoro_core.tenancy.model import ENTERPRISE_TIER, Scope, Tenant
 from memoro_core.tenancy.ports import TenancyStore
 from memoro_core.tenancy.service import TenancyService
 
@@ -40,7 +40,7 @@ class Bootstrap:
     async def _tenant(self, name: str, display_name: str, *, is_operator: bool) -> Tenant:
         if tenant := await self._store.find_tenant(name):
             return tenant
-        draft = self._tenancy.draft_tenant(name, display_name, Tier.ENTERPRISE, is_operator=is_operator)
+        draft = self._tenancy.draft_tenant(name, display_name, ENTERPRISE_TIER, is_operator=is_operator)
         try:
             await self._store.create_tenant(draft, None)
         except MemoroError as error:

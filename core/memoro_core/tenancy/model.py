@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, NewType
 
 from memoro_core.ids import ApiKeyId, TenantId
-from memoro_core.limits.model import NO_LIMITS, TenantLimits
+from memoro_core.limits.model import NO_LIMITS, Limits, TenantLimits
 
 
 class Scope(StrEnum):
@@ -26,12 +26,32 @@ DEFAULT_SCOPES: Final = (Scope.READ, Scope.WRITE, Scope.JOBS, Scope.BILLING)
 """What a key may do when its maker does not say."""
 
 
-class Tier(StrEnum):
-    """Which limits apply to a tenant."""
+TierName = NewType("TierName", str)
+"""Which limits apply to a tenant: the name of a tier, of which operators may make more."""
+FREE_TIER: Final = TierName("free")
+PRO_TIER: Final = TierName("pro")
+ENTERPRISE_TIER: Final = TierName("enterprise")
+BUILT_IN_TIERS: Final = (FREE_TIER, PRO_TIER, ENTERPRISE_TIER)
 
-    FREE = "free"
-    PRO = "pro"
-    ENTERPRISE = "enterprise"
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """What each of its tenants may do, and how they share the workers.
+
+    With `shadow` calls beyond a limit are counted, not refused. `weight` is a tenant's share in the workers against
+    tenants of other tiers. Ended jobs are kept as long as `kept_…` says; None: as the settings say.
+    """
+
+    name: TierName
+    limits: Limits
+    shadow: bool
+    weight: int
+    tenant_in_flight: int
+    user_in_flight: int
+    kept_succeeded: timedelta | None
+    kept_failed: timedelta | None
+    version: int
+    updated_at: datetime
 
 
 class TenantState(StrEnum):
@@ -43,14 +63,18 @@ class TenantState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A team or product whose data is walled off. `is_operator` marks the one tenant of the service's own people."""
+    """A team or product whose data is walled off. `is_operator` marks the one tenant of the service's own people.
+
+    `limits` are those of its own, in the place of its tier's.
+    """
 
     id: TenantId
     name: str
     display_name: str
-    tier: Tier
+    tier: TierName
     state: TenantState
     is_operator: bool
+    limits: Limits
     version: int
     created_at: datetime
     updated_at: datetime
@@ -80,6 +104,6 @@ class Principal:
     tenant_id: TenantId
     api_key_id: ApiKeyId
     scopes: frozenset[Scope]
-    tier: Tier
+    tier: TierName
     limits: TenantLimits = NO_LIMITS
     jobs_kept: timedelta | None = None

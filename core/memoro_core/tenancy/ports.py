@@ -10,8 +10,8 @@ from uuid import UUID
 
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import ApiKeyId, TenantId
-from memoro_core.limits.model import TenantLimits
-from memoro_core.tenancy.model import ApiKey, Scope, Tenant, TenantState, Tier
+from memoro_core.limits.model import Limits, TenantLimits
+from memoro_core.tenancy.model import ApiKey, Scope, Tenant, TenantState, Tier, TierName
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Credential:
     scopes: frozenset[Scope]
     expires_at: datetime | None
     revoked_at: datetime | None
-    tier: Tier
+    tier: TierName
     limits: TenantLimits
     jobs_kept: timedelta | None
     tenant_state: TenantState
@@ -42,7 +42,10 @@ class TenancyStore(Protocol):
     """Tenants and keys in the database. A `request` that was done before writes nothing and returns the id it made."""
 
     async def create_tenant(self, tenant: Tenant, request: Request | None) -> Tenant | UUID:
-        """The tenant as stored, or the id that the request made before. Raises TENANT_EXISTS when the name is taken."""
+        """The tenant as stored, or the id that the request made before.
+
+        Raises TENANT_EXISTS when the name is taken, TIER_NOT_FOUND.
+        """
         ...
 
     async def get_tenant(self, tenant_id: TenantId) -> Tenant | None:
@@ -62,12 +65,13 @@ class TenancyStore(Protocol):
         tenant_id: TenantId,
         *,
         display_name: str | None,
-        tier: Tier | None,
+        tier: TierName | None,
         state: TenantState | None,
+        limits: Limits | None,
         version: int | None,
         now: datetime,
     ) -> Tenant | None:
-        """Changes what is not None; None when there is no tenant of that id and version."""
+        """Changes what is not None; None when there is no tenant of that id and version. Raises TIER_NOT_FOUND."""
         ...
 
     async def create_api_key(self, key: ApiKey, secret_hash: bytes, request: Request | None) -> ApiKey | UUID:
@@ -88,4 +92,36 @@ class TenancyStore(Protocol):
 
     async def find_credential(self, prefix: str) -> Credential | None:
         """The key with this prefix, of whichever tenant."""
+        ...
+
+
+class TierStore(Protocol):
+    """Tiers in the database."""
+
+    async def list_tiers(self) -> Sequence[Tier]:
+        """All tiers, by their weight."""
+        ...
+
+    async def put_tier(self, tier: Tier, *, version: int | None, most: int, request: Request | None) -> Tier:
+        """Makes the tier, or puts it in the place of the one of its name, whose version then goes up by one.
+
+        A `request` that was done before writes nothing and returns the tier as it now is. There are `most` tiers.
+        Raises TIER_NOT_FOUND and ETAG_MISMATCH when there is none of that `version`, QUOTA_EXCEEDED, REQUEST_ID_REUSED.
+        """
+        ...
+
+
+class PolicyCache(Protocol):
+    """What a process keeps of tenants, tiers and credentials: it is to be read anew once it is forgotten."""
+
+    def forget(self, tenant_id: TenantId) -> None:
+        """Forgets a tenant and its credentials."""
+        ...
+
+    def forget_tier(self, tier: TierName) -> None:
+        """Forgets the tenants of a tier."""
+        ...
+
+    def forget_all(self) -> None:
+        """Forgets everything."""
         ...

@@ -10,9 +10,10 @@ from memoro_core.clock import Clock
 from memoro_core.errors import Code, MemoroError, Reason, etag_mismatch, invalid_field
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import ApiKeyId, TenantId, new_id
+from memoro_core.limits.model import Limits
 from memoro_core.paging import Page, cut, identifier
 from memoro_core.tenancy.keys import new_key
-from memoro_core.tenancy.model import DEFAULT_SCOPES, ApiKey, Principal, Scope, Tenant, TenantState, Tier
+from memoro_core.tenancy.model import DEFAULT_SCOPES, ApiKey, Principal, Scope, Tenant, TenantState, TierName
 from memoro_core.tenancy.ports import Request, TenancyStore
 
 
@@ -28,11 +29,11 @@ class TenancyService:
         principal: Principal | None,
         name: str,
         display_name: str,
-        tier: Tier,
+        tier: TierName,
         *,
         idempotency: Idempotency | None = None,
     ) -> Tenant:
-        """A new tenant. Raises TENANT_EXISTS, REQUEST_ID_REUSED."""
+        """A new tenant. Raises TENANT_EXISTS, TIER_NOT_FOUND, REQUEST_ID_REUSED."""
         made = await self._store.create_tenant(
             self.draft_tenant(name, display_name, tier), _request(principal, idempotency)
         )
@@ -55,12 +56,22 @@ class TenancyService:
         tenant_id: TenantId,
         *,
         display_name: str | None = None,
-        tier: Tier | None = None,
+        tier: TierName | None = None,
+        limits: Limits | None = None,
         version: int | None = None,
     ) -> Tenant:
-        """Changes what is not None. Raises TENANT_NOT_FOUND, ETAG_MISMATCH."""
+        """Changes what is not None; `limits` are all those of its own.
+
+        Raises TENANT_NOT_FOUND, TIER_NOT_FOUND, ETAG_MISMATCH.
+        """
         tenant = await self._store.update_tenant(
-            tenant_id, display_name=display_name, tier=tier, state=None, version=version, now=self._clock.now()
+            tenant_id,
+            display_name=display_name,
+            tier=tier,
+            state=None,
+            limits=limits,
+            version=version,
+            now=self._clock.now(),
         )
         if tenant is None:
             actual = await self.get_tenant(tenant_id)
@@ -75,7 +86,7 @@ class TenancyService:
         if tenant.is_operator:
             raise invalid_field("tenant_id", "the operators' own tenant can't be suspended")
         changed = await self._store.update_tenant(
-            tenant_id, display_name=None, tier=None, state=state, version=None, now=self._clock.now()
+            tenant_id, display_name=None, tier=None, state=state, limits=None, version=None, now=self._clock.now()
         )
         if changed is None:
             raise tenant_not_found(tenant_id)
@@ -135,7 +146,7 @@ class TenancyService:
             raise _no_api_key(api_key_id)
         return key
 
-    def draft_tenant(self, name: str, display_name: str, tier: Tier, *, is_operator: bool = False) -> Tenant:
+    def draft_tenant(self, name: str, display_name: str, tier: TierName, *, is_operator: bool = False) -> Tenant:
         """A tenant that is not stored yet."""
         now = self._clock.now()
         return Tenant(
@@ -145,6 +156,7 @@ class TenancyService:
             tier=tier,
             state=TenantState.ACTIVE,
             is_operator=is_operator,
+            limits=Limits(),
             version=1,
             created_at=now,
             updated_at=now,

@@ -8,14 +8,14 @@ from memoro.v1 import admin_pb2, admin_service_pb2
 from memoro_core.ids import TenantId
 from memoro_core.jobs.model import JobState
 from memoro_core.jobs.operation_model import ClearFilter, QueueStatus, RequeueFilter, RunningJob, WorkerStatus
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import TierName
 from memoro_server.convert.jobs import KINDS, to_kinds, to_states
 from memoro_server.convert.scalars import from_time, from_time_or_none, to_id, to_time
 
 
-def to_queue(name: str) -> Tier | None:
+def to_queue(name: str) -> TierName | None:
     """The queue of that name; None, which stands for all, for an empty one."""
-    return Tier(name) if name else None
+    return TierName(name) if name else None
 
 
 def to_tenant_or_none(text: str) -> TenantId | None:
@@ -49,7 +49,7 @@ def from_queues(queues: Sequence[QueueStatus]) -> Sequence[admin_pb2.Queue]:
     """Queues as operators see them."""
     return [
         admin_pb2.Queue(
-            name=queue.tier.value,
+            name=queue.tier,
             waiting=queue.waiting,
             active=queue.active,
             deferred=queue.deferred,

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from memoro.v1 import admin_pb2
-from memoro_core.tenancy.model import DEFAULT_SCOPES, ApiKey, Scope, Tenant, TenantState, Tier
+from memoro_core.tenancy.model import DEFAULT_SCOPES, FREE_TIER, ApiKey, Scope, Tenant, TenantState, TierName
+from memoro_server.convert.limits import from_limits_or_none
 from memoro_server.convert.scalars import enum_members, enum_numbers, from_time, from_time_or_none, from_version
 
 STATES: Final = enum_numbers(TenantState, admin_pb2.TenantState, "TENANT_STATE_")
@@ -19,9 +20,9 @@ def to_scopes(numbers: Sequence[int]) -> Sequence[Scope]:
     return tuple(_SCOPE_OF[number] for number in numbers) or DEFAULT_SCOPES
 
 
-def to_tier(name: str) -> Tier:
-    """The tier of that name; free when none is named."""
-    return Tier(name) if name else Tier.FREE
+def to_tier_name(name: str) -> TierName:
+    """Which tier; free when none is named."""
+    return TierName(name) if name else FREE_TIER
 
 
 def from_tenant(tenant: Tenant) -> admin_pb2.Tenant:
@@ -30,7 +31,8 @@ def from_tenant(tenant: Tenant) -> admin_pb2.Tenant:
         id=str(tenant.id),
         name=tenant.name,
         display_name=tenant.display_name,
-        tier=tenant.tier.value,
+        tier=tenant.tier,
+        limits=from_limits_or_none(tenant.limits),
         state=STATES[tenant.state],
         etag=from_version(tenant.version),
         create_time=from_time(tenant.created_at),

@@ -10,10 +10,11 @@ from memoro_core.tenancy.model import TenantState
 from memoro_core.tenancy.service import TenancyService
 from memoro_server.call import Call
 from memoro_server.convert.idempotency import idempotency_of
+from memoro_server.convert.limits import to_limits
 from memoro_server.convert.mask import fields_to_change
 from memoro_server.convert.pages import PageSpot
 from memoro_server.convert.scalars import to_id, to_time, to_version
-from memoro_server.convert.tenancy import from_api_key, from_tenant, to_scopes, to_tier
+from memoro_server.convert.tenancy import from_api_key, from_tenant, to_scopes, to_tier_name
 
 
 class AdminServicer:
@@ -28,7 +29,7 @@ class AdminServicer:
             call.principal,
             request.name,
             request.display_name or request.name,
-            to_tier(request.tier),
+            to_tier_name(request.tier),
             idempotency=idempotency_of(call.method.path, request),
         )
         return pb.CreateTenantResponse(tenant=from_tenant(tenant))
@@ -44,7 +45,7 @@ class AdminServicer:
         )
 
     async def UpdateTenant(self, request: pb.UpdateTenantRequest, call: Call) -> pb.UpdateTenantResponse:
-        changed = fields_to_change(request, ("display_name", "tier"))
+        changed = fields_to_change(request, ("display_name", "tier", "limits"))
         for field, is_set in (
             ("display_name", request.HasField("display_name")),
             ("tier", request.HasField("tier")),
@@ -54,7 +55,8 @@ class AdminServicer:
         tenant = await self._tenancy.update_tenant(
             _tenant_id(request),
             display_name=request.display_name if "display_name" in changed else None,
-            tier=to_tier(request.tier) if "tier" in changed else None,
+            tier=to_tier_name(request.tier) if "tier" in changed else None,
+            limits=to_limits(request.limits) if "limits" in changed else None,
             version=to_version(request.etag),
         )
         return pb.UpdateTenantResponse(tenant=from_tenant(tenant))

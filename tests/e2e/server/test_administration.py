@@ -86,6 +86,20 @@ async def test_a_tenant_changes_only_from_the_etag_that_was_read(deployment: Dep
     assert (stale.code, stale.info.reason) == (grpc.StatusCode.ABORTED, "ETAG_MISMATCH")
 
 
+async def test_a_tier_that_nobody_made_is_not_found(deployment: Deployment) -> None:
+    operator, caller = await deployment.operator(), await deployment.caller()
+    for method, request in {
+        "CreateTenant": pb.CreateTenantRequest(name=fresh_name(), tier="gold-x"),
+        "UpdateTenant": pb.UpdateTenantRequest(tenant_id=str(caller.tenant_id), tier="gold-x"),
+        "PauseQueue": pb.PauseQueueRequest(queue="gold-x"),
+        "ResumeQueue": pb.ResumeQueueRequest(queue="gold-x"),
+        "ClearQueue": pb.ClearQueueRequest(queue="gold-x"),
+    }.items():
+        outcome = await operator.call(f"AdminService/{method}", request)
+        assert (outcome.code, outcome.info.reason) == (grpc.StatusCode.NOT_FOUND, "TIER_NOT_FOUND"), method
+        assert outcome.message == "no tier gold-x"
+
+
 async def test_tenants_are_listed_by_name_page_by_page(deployment: Deployment) -> None:
     operator = await deployment.operator()
     for _ in range(3):

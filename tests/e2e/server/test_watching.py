@@ -16,7 +16,7 @@ from memoro.v1 import jobs_pb2
 from memoro.v1 import jobs_service_pb2 as jobs
 from memoro.v1 import memory_service_pb2 as pb
 from memoro_core.settings import Settings
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import FREE_TIER
 from tests.support.deployment import Caller, Deployment, deployed
 from tests.support.domain import fresh_name
 from tests.support.interception import outcome_of
@@ -147,7 +147,7 @@ async def two_streams(owner_database_url: str) -> AsyncIterator[None]:
 @pytest.mark.usefixtures("two_streams")
 async def test_a_tenant_has_so_many_watches_open_as_its_tier_says(deployment: Deployment) -> None:
     tenancy = deployment.container.tenancy
-    caller = await deployment.caller_of(await tenancy.create_tenant(None, fresh_name(), "", Tier.FREE))
+    caller = await deployment.caller_of(await tenancy.create_tenant(None, fresh_name(), "", FREE_TIER))
     job = (await create(caller)).job
     of_all = caller.stream(WATCH_JOBS, jobs.WatchJobsRequest())
     await beginning(of_all)

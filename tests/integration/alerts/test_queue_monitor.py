@@ -15,7 +15,7 @@ from memoro_core.jobs.operations import day_start
 from memoro_core.redis.client import open_redis
 from memoro_core.redis.events import RedisEventTail
 from memoro_core.settings import Settings
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import ENTERPRISE_TIER
 from tests.integration.alerts.conftest import Alerts
 from tests.support.alerts import stored_alerts
 from tests.support.operations import Operations, operations_of
@@ -33,7 +33,7 @@ async def enterprise(alerts: Alerts, operations: Operations) -> QueueStatus:
     """The queue of the test's tenant, as it stands with what other tests have left."""
     now = alerts.clock.now()
     queues = await operations.queues.queues(now=now, day_start=day_start(now, ZONE))
-    (queue,) = [one for one in queues if one.tier is Tier.ENTERPRISE]
+    (queue,) = [one for one in queues if one.tier == ENTERPRISE_TIER]
     return queue
 
 

@@ -19,7 +19,7 @@ from memoro_core.limits.model import NO_LIMITS
 from memoro_core.outbound.alert_router import open_alert_router
 from memoro_core.postgres.answer_store import PostgresAnswerStore
 from memoro_core.settings import Settings
-from memoro_core.tenancy.model import Principal, Scope, Tier
+from memoro_core.tenancy.model import ENTERPRISE_TIER, Principal, Scope
 from tests.fakes.slack_server import Answer, Slack
 from tests.fakes.smtp_server import Mailbox
 from tests.integration.alerts.conftest import Alerts, settings_with, with_email
@@ -40,7 +40,7 @@ def serving(alerts: Alerts, client_tls: ssl.SSLContext) -> Serving:
 
 @pytest.fixture
 def principal(alerts: Alerts) -> Principal:
-    return Principal(alerts.domain.tenant, ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.ENTERPRISE, NO_LIMITS)
+    return Principal(alerts.domain.tenant, ApiKeyId(new_id()), frozenset({Scope.ADMIN}), ENTERPRISE_TIER, NO_LIMITS)
 
 
 async def test_every_channel_gets_it_now_and_says_what_came_of_it(

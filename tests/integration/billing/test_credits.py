@@ -16,13 +16,13 @@ from memoro_core.ids import ApiKeyId, TenantId, new_id
 from memoro_core.limits.model import NO_LIMITS
 from memoro_core.postgres.answer_store import PostgresAnswerStore
 from memoro_core.postgres.idempotency_store import PostgresRequestStore
-from memoro_core.tenancy.model import Principal, Scope, Tier
+from memoro_core.tenancy.model import FREE_TIER, Principal, Scope
 from tests.support.billing import HOUR, job
 from tests.support.credit_world import CreditWorld
 from tests.support.domain import Domain
 from tests.support.job_world import SetClock
 
-OPERATOR = Principal(TenantId(new_id()), ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.FREE, NO_LIMITS)
+OPERATOR = Principal(TenantId(new_id()), ApiKeyId(new_id()), frozenset({Scope.ADMIN}), FREE_TIER, NO_LIMITS)
 ASKED = Idempotency("r-1", b"f" * 32)
 
 

@@ -26,7 +26,7 @@ from memoro_core.memory.model import NewConversation, NewMemory, NewMessage
 from memoro_core.postgres.credit_store import PostgresCreditStore
 from memoro_core.postgres.price_store import PostgresPriceStore
 from memoro_core.settings import Settings
-from memoro_core.tenancy.model import Principal, Scope, Tier
+from memoro_core.tenancy.model import FREE_TIER, Principal, Scope
 from tests.support.domain import Domain, fresh_name
 
 HOUR = timedelta(hours=1)
@@ -50,7 +50,7 @@ class World:
         self.service = PricingService(
             PostgresPriceStore(domain.database), book, self.bounds, PostgresCreditStore(domain.database), SystemClock()
         )
-        self.principal = Principal(domain.tenant, ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.FREE, NO_LIMITS)
+        self.principal = Principal(domain.tenant, ApiKeyId(new_id()), frozenset({Scope.ADMIN}), FREE_TIER, NO_LIMITS)
 
     def new(
         self, operation: Operation = Operation.EMBED, *, cost: int = 0, fee: int = 0, at: datetime | None = None

@@ -22,7 +22,7 @@ from memoro_core.memory.model import NewConversation, NewMessage
 from memoro_core.postgres.queue_store import PostgresQueueStore
 from memoro_core.postgres.retention_store import PostgresRetentionStore
 from memoro_core.settings import Settings
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import ENTERPRISE_TIER
 from tests.fakes.openai_server import Fault
 from tests.support.domain import Domain
 from tests.support.jobs import claim, events_of, now, reap, until
@@ -331,7 +331,7 @@ async def test_what_was_paid_is_known_when_the_job_is_long_gone(spender: Spender
     assert job.ended_at is not None
     store, moment = PostgresRetentionStore(spender.domain.database), timedelta(microseconds=1)
     await store.forget_jobs(
-        Tier.ENTERPRISE, [job.state], ended_from=job.ended_at, ended_before=job.ended_at + moment, limit=10
+        ENTERPRISE_TIER, [job.state], ended_from=job.ended_at, ended_before=job.ended_at + moment, limit=10
     )
     assert await spender.domain.job_store.get(ref.tenant_id, ref.job_id) is None
     assert len(await spender.calls(ref)) == 2

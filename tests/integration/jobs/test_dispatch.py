@@ -22,7 +22,7 @@ from memoro_core.jobs.model import JobRef, Priority
 from memoro_core.jobs.scheduling_ports import Allotment
 from memoro_core.memory.model import NewMemory
 from memoro_core.settings import Settings
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import FREE_TIER, PRO_TIER, TierName
 from memoro_core.tenancy.service import TenancyService
 from tests.support.domain import Domain, fresh_name
 from tests.support.jobs import claim, new_job, now, reap, succeeded, try_claim, until
@@ -34,7 +34,7 @@ class Backlog:
     def __init__(self) -> None:
         self.groups: list[Sequence[JobRef]] = []
 
-    async def send_fresh(self, groups: Sequence[Sequence[JobRef]], tier: Tier) -> None:
+    async def send_fresh(self, groups: Sequence[Sequence[JobRef]], tier: TierName) -> None:
         raise NotImplementedError
 
     async def send_backlog(self, groups: Sequence[Sequence[JobRef]]) -> None:
@@ -73,7 +73,7 @@ async def jobs_of(domain: Domain, tenant: TenantId, users: dict[str, int], **fie
     return [JobRef(tenant, one.job.id) for one in accepted if one.job]
 
 
-async def tenant_of(domain: Domain, tier: Tier) -> TenantId:
+async def tenant_of(domain: Domain, tier: TierName) -> TenantId:
     tenants = TenancyService(domain.tenancy_store, SystemClock())
     return (await tenants.create_tenant(None, fresh_name(), "", tier)).id
 
@@ -81,7 +81,7 @@ async def tenant_of(domain: Domain, tier: Tier) -> TenantId:
 async def test_a_tenant_s_jobs_run_up_to_its_cap_and_then_as_others_end(
     domain: Domain, owner: asyncpg.Connection[asyncpg.Record]
 ) -> None:
-    tenant = await tenant_of(domain, Tier.FREE)
+    tenant = await tenant_of(domain, FREE_TIER)
     refs = await jobs_of(domain, tenant, {"ann": 4, "bob": 4, "cat": 4})
     claims = await try_claim(domain.run_store, refs)
     assert [one.ref for one in claims] == refs[:8]
@@ -96,14 +96,14 @@ async def test_a_tenant_s_jobs_run_up_to_its_cap_and_then_as_others_end(
 async def test_a_user_s_jobs_run_up_to_its_cap_and_leave_room_for_other_users(
     domain: Domain, owner: asyncpg.Connection[asyncpg.Record]
 ) -> None:
-    tenant = await tenant_of(domain, Tier.FREE)
+    tenant = await tenant_of(domain, FREE_TIER)
     refs = await jobs_of(domain, tenant, {"ann": 7, "bob": 3})
     claims = await try_claim(domain.run_store, refs)
     assert [one.ref for one in claims] == [*refs[:4], *refs[7:]]
 
 
 async def test_claims_at_once_keep_the_caps(domain: Domain, owner: asyncpg.Connection[asyncpg.Record]) -> None:
-    tenant = await tenant_of(domain, Tier.FREE)
+    tenant = await tenant_of(domain, FREE_TIER)
     refs = await jobs_of(domain, tenant, {f"user-{number}": 2 for number in range(20)})
     answers = await asyncio.gather(*(try_claim(domain.run_store, refs[start::10]) for start in range(10)))
     assert sum(map(len, answers)) == 8
@@ -166,8 +166,8 @@ async def test_of_very_many_users_all_come_to_their_turn(
 async def test_workers_are_kept_in_work_each_tenant_in_its_turn(
     domain: Domain, owner: asyncpg.Connection[asyncpg.Record]
 ) -> None:
-    pro = await tenant_of(domain, Tier.PRO)
-    free = await tenant_of(domain, Tier.FREE)
+    pro = await tenant_of(domain, PRO_TIER)
+    free = await tenant_of(domain, FREE_TIER)
     await jobs_of(domain, pro, {f"user-{number}": 4 for number in range(15)})
     await jobs_of(domain, free, {f"user-{number}": 4 for number in range(15)})
     await wait_in_line(owner)

@@ -20,7 +20,7 @@ from memoro_core.jobs.model import JobKind, JobRef, JobState
 from memoro_core.jobs.operation_model import ClearFilter, QueueStatus, RequeueFilter, batches
 from memoro_core.memory.model import MemoryStatus
 from memoro_core.redis.events import RedisEventTail
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import ENTERPRISE_TIER, FREE_TIER, PRO_TIER
 from memoro_core.tenancy.service import TenancyService
 from tests.support.domain import Domain, fresh_name
 from tests.support.jobs import LIMITS, claim, events_of, job_of, new_job, now, retried, succeeded, try_claim
@@ -40,9 +40,9 @@ async def pro(domain: Domain, owner_database_url: str) -> AsyncIterator[TenantId
     await owner.execute("DELETE FROM jobs USING tenants WHERE jobs.tenant_id = tenants.tenant_id AND tier = 'pro'")
     await owner.close()
     service = TenancyService(domain.tenancy_store, SystemClock())
-    tenant_id = (await service.create_tenant(None, fresh_name(), "", Tier.PRO)).id
+    tenant_id = (await service.create_tenant(None, fresh_name(), "", PRO_TIER)).id
     yield tenant_id
-    await service.update_tenant(tenant_id, tier=Tier.ENTERPRISE)
+    await service.update_tenant(tenant_id, tier=ENTERPRISE_TIER)
 
 
 # Requeueing
@@ -205,7 +205,7 @@ async def test_a_queue_is_cleared_over_all_its_tenants_and_no_other(
     domain: Domain, operations: Operations, pro: TenantId
 ) -> None:
     theirs, mine = await operations.job(pro), await new_job(domain)
-    done = await operations.service.clear(operations.principal, ClearFilter(tier=Tier.PRO), within=LONG)
+    done = await operations.service.clear(operations.principal, ClearFilter(tier=PRO_TIER), within=LONG)
     assert (done.cancelled, done.more) == (1, False)
     assert await states_of(domain, [theirs, mine]) == [JobState.CANCELLED, JobState.QUEUED]
 
@@ -334,21 +334,21 @@ async def test_a_queue_tells_how_its_tenants_jobs_stand(domain: Domain, operatio
 
 
 async def test_there_is_a_queue_per_tier_also_when_it_is_empty(operations: Operations) -> None:
-    assert [one.tier for one in await operations.service.queues()] == [Tier.FREE, Tier.PRO, Tier.ENTERPRISE]
+    assert [one.tier for one in await operations.service.queues()] == [FREE_TIER, PRO_TIER, ENTERPRISE_TIER]
 
 
 async def test_a_queue_is_paused_and_resumed(operations: Operations) -> None:
     service, principal = operations.service, operations.principal
     try:
-        paused = {one.tier: one.paused_at for one in await service.pause(principal, Tier.PRO)}
-        assert (paused[Tier.PRO] is None, paused[Tier.FREE]) == (False, None)
-        again = {one.tier: one.paused_at for one in await service.pause(principal, Tier.PRO)}
+        paused = {one.tier: one.paused_at for one in await service.pause(principal, PRO_TIER)}
+        assert (paused[PRO_TIER] is None, paused[FREE_TIER]) == (False, None)
+        again = {one.tier: one.paused_at for one in await service.pause(principal, PRO_TIER)}
         assert again == paused
         everything = await service.pause(principal, None)
         assert all(one.paused_at for one in everything)
-        assert {one.tier: one.paused_at for one in everything}[Tier.PRO] == paused[Tier.PRO]
-        resumed = await service.resume(principal, Tier.PRO)
-        assert [one.tier for one in resumed if one.paused_at is None] == [Tier.PRO]
+        assert {one.tier: one.paused_at for one in everything}[PRO_TIER] == paused[PRO_TIER]
+        resumed = await service.resume(principal, PRO_TIER)
+        assert [one.tier for one in resumed if one.paused_at is None] == [PRO_TIER]
     finally:
         assert not any(one.paused_at for one in await service.resume(principal, None))
 
@@ -360,7 +360,7 @@ async def test_every_action_is_logged_with_the_key_that_asked_for_it(domain: Dom
         await service.clear(principal, ClearFilter(tenant_id=domain.tenant), limit=7, within=LONG)
         await service.requeue(principal, RequeueFilter(reason=fresh_reason()), within=LONG)
         await service.trigger(principal, domain.tenant, within=LONG)
-        await service.resume(principal, Tier.PRO)
+        await service.resume(principal, PRO_TIER)
     told = [line for line in lines if line.get("api_key_id") == str(principal.api_key_id)]
     assert [line["event"] for line in told] == [
         "queue_cleared",
@@ -383,7 +383,7 @@ async def queue(operations: Operations) -> QueueStatus:
 
 
 def is_theirs(status: QueueStatus) -> bool:
-    return status.tier is Tier.PRO
+    return status.tier == PRO_TIER
 
 
 async def test_large_batches_are_cleared_and_requeued_whole(domain: Domain, operations: Operations) -> None:

@@ -20,12 +20,12 @@ from memoro_core.queue.tasks import RUN_JOBS, encode
 from memoro_core.redis.client import RedisClient
 from memoro_core.redis.keys import BACKLOG_STREAM, HINT_GROUP, hint_stream
 from memoro_core.settings import Settings
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import BUILT_IN_TIERS, FREE_TIER, PRO_TIER, TierName
 from tests.support.hints import NEVER, listening, new_refs, singly
 from tests.support.jobs import until
 from tests.support.topologies import Deployment
 
-FREE = hint_stream(Tier.FREE)
+FREE = hint_stream(FREE_TIER)
 ALL_STREAMS = [stream for streams in STREAMS.values() for stream in streams]
 
 
@@ -53,8 +53,8 @@ async def test_hints_of_all_tiers_and_of_the_backlog_are_read_and_leave_nothing_
 ) -> None:
     refs = new_refs(100)
     async with listening(settings) as worker:
-        for number, tier in enumerate(Tier):
-            await hints.send_fresh(singly(refs[number * 20 : number * 20 + 20]), tier)
+        for number, tier in enumerate((*BUILT_IN_TIERS, TierName("startup"), TierName("backlog"))):
+            await hints.send_fresh(singly(refs[number * 12 : number * 12 + 12]), tier)
         await hints.send_backlog([refs[60:76], refs[76:92], refs[92:]])
         await worker.has_read(refs)
         await nothing_waits(redis)
@@ -66,7 +66,7 @@ async def test_hints_that_came_before_any_worker_are_read(settings: Settings, hi
     refs = new_refs(25)
     before = datetime.now(UTC) - timedelta(seconds=1)
     assert await hints.oldest() == {HintClass.FRESH: None, HintClass.BACKLOG: None}
-    await hints.send_fresh(singly(refs[:5]), Tier.PRO)
+    await hints.send_fresh(singly(refs[:5]), PRO_TIER)
     await hints.send_backlog([refs[5:21], refs[21:]])
     for sent in (await hints.oldest()).values():
         assert sent is not None
@@ -79,7 +79,7 @@ async def test_a_lost_group_is_made_again(settings: Settings, hints: RedisHintQu
     async with listening(settings) as worker:
         for _ in range(2):
             refs = new_refs(4)
-            await hints.send_fresh(singly(refs[:2]), Tier.FREE)
+            await hints.send_fresh(singly(refs[:2]), FREE_TIER)
             await hints.send_backlog([refs[2:]])
             await worker.has_read(refs)
             for stream in (FREE, BACKLOG_STREAM):
@@ -90,7 +90,7 @@ async def test_hints_after_a_flush_are_read(settings: Settings, hints: RedisHint
     async with listening(settings) as worker:
         for _ in range(3):
             refs = new_refs(6)
-            await hints.send_fresh(singly(refs[:3]), Tier.FREE)
+            await hints.send_fresh(singly(refs[:3]), FREE_TIER)
             await hints.send_backlog([refs[3:]])
             await worker.has_read(refs)
             await deployment.empty()
@@ -103,7 +103,7 @@ async def test_a_dropped_connection_is_made_again(
     async with listening(settings) as worker:
         for _ in range(3):
             refs = new_refs(6)
-            await hints.send_fresh(singly(refs[:3]), Tier.FREE)
+            await hints.send_fresh(singly(refs[:3]), FREE_TIER)
             await hints.send_backlog([refs[3:]])
             await worker.has_read(refs)
             await deployment.drop_connections()
@@ -113,7 +113,7 @@ async def test_what_a_dead_worker_read_goes_to_another_without_new_hints(
     settings: Settings, hints: RedisHintQueue, redis: RedisClient
 ) -> None:
     refs = new_refs(100)
-    await hints.send_fresh(singly(refs[:40]), Tier.FREE)
+    await hints.send_fresh(singly(refs[:40]), FREE_TIER)
     await hints.send_backlog([refs[40:56], refs[56:72], refs[72:88], refs[88:]])
     for stream in (FREE, BACKLOG_STREAM):
         await redis.xgroup_create(stream, HINT_GROUP, id="0")
@@ -127,7 +127,7 @@ async def test_a_dead_worker_s_entry_that_is_gone_stops_nobody(
     settings: Settings, hints: RedisHintQueue, redis: RedisClient
 ) -> None:
     refs = new_refs(3)
-    await hints.send_fresh(singly(refs), Tier.FREE)
+    await hints.send_fresh(singly(refs), FREE_TIER)
     await redis.xgroup_create(FREE, HINT_GROUP, id="0")
     read: Any = await redis.xreadgroup(HINT_GROUP, "dead", {FREE: ">"}, count=100)
     await redis.xdel(FREE, read[0][1][0][0])
@@ -159,7 +159,7 @@ async def test_a_slow_worker_holds_no_more_than_it_can_run_and_others_get_the_re
     blocked = asyncio.Event()
     fresh, backlog = new_refs(30), new_refs(20)
     async with listening(settings, slots=4, policy=NEVER, work=blocked.wait) as slow:
-        await hints.send_fresh(singly(fresh), Tier.FREE)
+        await hints.send_fresh(singly(fresh), FREE_TIER)
         await slow.runs(4)
         await hints.send_backlog(singly(backlog))
         await asyncio.sleep(0.2)
@@ -178,7 +178,7 @@ async def test_a_worker_without_room_hands_back_what_it_was_waiting_for(
     async with listening(settings, slots=4, policy=NEVER, work=blocked.wait) as slow:
         # Its reader of the backlog waits inside Redis by now, and will for a second, while fresh jobs fill the slots.
         await asyncio.sleep(0.2)
-        await hints.send_fresh(singly(new_refs(4)), Tier.FREE)
+        await hints.send_fresh(singly(new_refs(4)), FREE_TIER)
         await slow.runs(4)
         refs = new_refs(2)
         await hints.send_backlog([refs])
@@ -213,7 +213,7 @@ async def test_the_backlog_leaves_slots_for_fresh_hints(settings: Settings, hint
         await hints.send_backlog(singly(new_refs(50)))
         await worker.runs(14)
         fresh = new_refs(2)
-        await hints.send_fresh(singly(fresh), Tier.FREE)
+        await hints.send_fresh(singly(fresh), FREE_TIER)
         await worker.has_read(fresh)
         assert worker.runner.at_once == 16
         blocked.set()
@@ -225,7 +225,7 @@ async def test_fresh_hints_go_before_the_backlog(settings: Settings, hints: Redi
         await hints.send_backlog([new_refs(HINT_SIZE)])
         await worker.runs(1)
         fresh = new_refs(5)
-        await hints.send_fresh(singly(fresh), Tier.FREE)
+        await hints.send_fresh(singly(fresh), FREE_TIER)
         for started in range(2, 7):
 
             async def has_started(count: int = started) -> bool:
@@ -243,7 +243,7 @@ async def test_prefetch_reads_ahead_of_free_slots(
 ) -> None:
     blocked = asyncio.Event()
     refs = new_refs(20)
-    await hints.send_fresh(singly(refs), Tier.FREE)
+    await hints.send_fresh(singly(refs), FREE_TIER)
     async with listening(settings, slots=2, prefetch=3, policy=NEVER, work=blocked.wait) as worker:
         await worker.runs(2)
 
@@ -291,7 +291,7 @@ async def test_a_hint_whose_claims_can_t_be_decided_comes_back(
 ) -> None:
     refs = new_refs(3)
     async with listening(settings, undecidable=2) as worker:
-        await hints.send_fresh([refs], Tier.FREE)
+        await hints.send_fresh([refs], FREE_TIER)
         await worker.has_read(refs)
         await nothing_waits(redis)
 
@@ -301,7 +301,7 @@ async def test_a_hint_that_fails_every_time_is_dropped_in_the_end(
 ) -> None:
     soon = ReclaimPolicy(every=0.05, idle=0.05, deliveries=3)
     async with listening(settings, policy=soon, broken=True) as worker:
-        await hints.send_fresh([new_refs(3)], Tier.FREE)
+        await hints.send_fresh([new_refs(3)], FREE_TIER)
         await hints.send_backlog([new_refs(3)])
         await nothing_waits(redis)
         await worker.is_idle()
@@ -313,7 +313,7 @@ async def test_a_hint_that_is_worked_on_is_not_read_again_here(
     turns = asyncio.Semaphore(0)
     refs = new_refs(8)
     async with listening(settings, slots=2, work=turns.acquire) as worker:
-        await hints.send_fresh([refs], Tier.FREE)
+        await hints.send_fresh([refs], FREE_TIER)
         await worker.runs(2)
         turns.release()
         await asyncio.sleep(0.9)
@@ -336,6 +336,6 @@ def test_a_message_holds_the_jobs_and_nothing_else() -> None:
 async def test_few_slots_are_enough(settings: Settings, hints: RedisHintQueue, slots: int) -> None:
     refs = new_refs(20)
     async with listening(settings, slots=slots) as worker:
-        await hints.send_fresh([refs[:10]], Tier.FREE)
+        await hints.send_fresh([refs[:10]], FREE_TIER)
         await hints.send_backlog([refs[10:]])
         await worker.has_read(refs)

@@ -24,7 +24,7 @@ from memoro_core.queue.tasks import RUN_JOBS
 from memoro_core.redis.client import open_redis
 from memoro_core.redis.events import RedisEventTail
 from memoro_core.settings import Settings
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import FREE_TIER, PRO_TIER
 from tests.support.domain import Domain
 from tests.support.hints import Worker, listening, listening_with, new_refs, singly
 from tests.support.jobs import StubHandler, events_of, job_of, new_job, until
@@ -57,7 +57,7 @@ async def reads(worker: Worker, hints: RedisHintQueue) -> None:
 
     async def sent() -> bool:
         try:
-            await hints.send_fresh(singly(refs[:2]), Tier.FREE)
+            await hints.send_fresh(singly(refs[:2]), FREE_TIER)
             await hints.send_backlog([refs[2:]])
         except MemoroError:
             return False
@@ -83,7 +83,7 @@ async def test_a_worker_starts_before_redis_and_outlives_it(mortal: EmbeddedRedi
         async with listening(on_mortal) as worker:
             await knows_that_redis_is_away(worker)
             with pytest.raises(MemoroError) as away:
-                await hints.send_fresh(singly(new_refs(1)), Tier.FREE)
+                await hints.send_fresh(singly(new_refs(1)), FREE_TIER)
             assert away.value.code is Code.UNAVAILABLE
             await mortal.start()
             await reads(worker, hints)
@@ -128,7 +128,7 @@ async def test_a_hint_that_was_lost_on_its_way_from_redis_is_read_in_the_end(
         for _ in range(3):
             refs = new_refs(3)
             proxy.losing = RUN_JOBS.encode()
-            await hints.send_fresh([refs[:1]], Tier.FREE)
+            await hints.send_fresh([refs[:1]], FREE_TIER)
             await hints.send_backlog([refs[1:]])
             await worker.has_read(refs)
             assert proxy.losing is None
@@ -137,7 +137,7 @@ async def test_a_hint_that_was_lost_on_its_way_from_redis_is_read_in_the_end(
 async def test_a_hundred_hints_run_a_job_once(settings: Settings, domain: Domain, hints: RedisHintQueue) -> None:
     ref, handler = await new_job(domain), StubHandler(domain.run_store)
     async with open_redis(settings) as client, RedisEventTail(client) as tail:
-        await hints.send_fresh([[ref]] * 50, Tier.PRO)
+        await hints.send_fresh([[ref]] * 50, PRO_TIER)
         await hints.send_backlog([[ref]] * 50)
         async with (
             open_runner(domain, settings, tail, handler, worker_id="one") as one,
@@ -163,5 +163,5 @@ async def test_sending_fails_soon_while_redis_hangs(settings: Settings) -> None:
         away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{silent.getsockname()[1]}/0"})
         async with open_redis(away) as client, asyncio.timeout(3):
             with pytest.raises(MemoroError) as unavailable:
-                await RedisHintQueue(client).send_fresh(singly(new_refs(1)), Tier.FREE)
+                await RedisHintQueue(client).send_fresh(singly(new_refs(1)), FREE_TIER)
         assert unavailable.value.code is Code.UNAVAILABLE

@@ -16,7 +16,7 @@ from memoro_core.redis.client import open_redis, ping
 from memoro_core.redis.events import RedisEventTail
 from memoro_core.redis_address import Topology
 from memoro_core.settings import Settings
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import FREE_TIER
 from tests.support.hints import Worker, listening, new_refs, singly
 from tests.support.jobs import until
 from tests.support.topologies import OPEN, Deployment
@@ -32,7 +32,7 @@ async def reads(worker: Worker, hints: RedisHintQueue) -> None:
 
     async def sent() -> bool:
         try:
-            await hints.send_fresh(singly(refs[:2]), Tier.FREE)
+            await hints.send_fresh(singly(refs[:2]), FREE_TIER)
             await hints.send_backlog([refs[2:]])
         except MemoroError:
             return False

@@ -14,7 +14,16 @@ from memoro_core.ids import ApiKeyId, TenantId, new_id
 from memoro_core.limits.model import NO_LIMITS
 from memoro_core.tenancy.authentication import Authenticator
 from memoro_core.tenancy.bootstrap import Bootstrap
-from memoro_core.tenancy.model import DEFAULT_SCOPES, Principal, Scope, TenantState, Tier
+from memoro_core.tenancy.model import (
+    DEFAULT_SCOPES,
+    ENTERPRISE_TIER,
+    FREE_TIER,
+    PRO_TIER,
+    Principal,
+    Scope,
+    TenantState,
+    TierName,
+)
 from memoro_core.tenancy.service import TenancyService
 from tests.support.domain import Domain, fresh_name
 
@@ -37,14 +46,14 @@ async def refused(call: object, reason: Reason) -> None:
 
 async def test_a_tenant_is_created_read_changed_and_listed(tenancy: TenancyService) -> None:
     name = fresh_name()
-    made = await tenancy.create_tenant(None, name, "", Tier.FREE)
-    assert (made.display_name, made.tier, made.state, made.version) == (name, Tier.FREE, TenantState.ACTIVE, 1)
+    made = await tenancy.create_tenant(None, name, "", FREE_TIER)
+    assert (made.display_name, made.tier, made.state, made.version) == (name, FREE_TIER, TenantState.ACTIVE, 1)
     assert await tenancy.get_tenant(made.id) == made
-    changed = await tenancy.update_tenant(made.id, tier=Tier.PRO, version=1)
-    assert (changed.tier, changed.display_name, changed.version) == (Tier.PRO, name, 2)
+    changed = await tenancy.update_tenant(made.id, tier=PRO_TIER, version=1)
+    assert (changed.tier, changed.display_name, changed.version) == (PRO_TIER, name, 2)
     await refused(tenancy.update_tenant(made.id, display_name="x", version=1), Reason.ETAG_MISMATCH)
     await refused(tenancy.update_tenant(TenantId(new_id()), display_name="x"), Reason.TENANT_NOT_FOUND)
-    await refused(tenancy.create_tenant(None, name, "", Tier.FREE), Reason.TENANT_EXISTS)
+    await refused(tenancy.create_tenant(None, name, "", FREE_TIER), Reason.TENANT_EXISTS)
     names: list[str] = []
     position: tuple[str, ...] | None = None
     while True:
@@ -56,14 +65,24 @@ async def test_a_tenant_is_created_read_changed_and_listed(tenancy: TenancyServi
     assert names == sorted(names)
 
 
+async def test_there_is_no_tenant_of_an_unknown_tier(tenancy: TenancyService) -> None:
+    name = fresh_name()
+    gold = TierName("gold-nobody-made")
+    await refused(tenancy.create_tenant(None, name, "", gold), Reason.TIER_NOT_FOUND)
+    made = await tenancy.create_tenant(None, name, "", FREE_TIER)
+    await refused(tenancy.update_tenant(made.id, tier=gold, version=1), Reason.TIER_NOT_FOUND)
+    assert await tenancy.get_tenant(made.id) == made
+    await refused(tenancy.update_tenant(TenantId(new_id()), tier=gold), Reason.TENANT_NOT_FOUND)
+
+
 async def test_a_repeated_request_makes_one_tenant_and_one_key(domain: Domain, tenancy: TenancyService) -> None:
-    operator = Principal(domain.tenant, ApiKeyId(new_id()), frozenset({Scope.ADMIN}), Tier.FREE, NO_LIMITS)
+    operator = Principal(domain.tenant, ApiKeyId(new_id()), frozenset({Scope.ADMIN}), FREE_TIER, NO_LIMITS)
     name = fresh_name()
     request = Idempotency("make", b"a" * 32)
-    first, second = [await tenancy.create_tenant(operator, name, "", Tier.FREE, idempotency=request) for _ in range(2)]
+    first, second = [await tenancy.create_tenant(operator, name, "", FREE_TIER, idempotency=request) for _ in range(2)]
     assert first.id == second.id
     await refused(
-        tenancy.create_tenant(operator, name, "x", Tier.FREE, idempotency=Idempotency("make", b"b" * 32)),
+        tenancy.create_tenant(operator, name, "x", FREE_TIER, idempotency=Idempotency("make", b"b" * 32)),
         Reason.REQUEST_ID_REUSED,
     )
     key_request = Idempotency("key", b"c" * 32)
@@ -81,7 +100,7 @@ async def test_a_key_names_its_tenant_until_it_is_revoked(
     principal = await authenticator.authenticate(f"Bearer {secret}")
     assert (principal.tenant_id, principal.api_key_id) == (domain.tenant, key.id)
     assert principal.scopes == frozenset(DEFAULT_SCOPES)
-    assert (principal.tier, principal.limits.limits.open_streams, principal.jobs_kept) == (Tier.ENTERPRISE, 5000, None)
+    assert (principal.tier, principal.limits.limits.open_streams, principal.jobs_kept) == (ENTERPRISE_TIER, 5000, None)
     revoked = await tenancy.revoke_api_key(domain.tenant, key.id)
     assert revoked.revoked_at is not None
     assert (await tenancy.revoke_api_key(domain.tenant, key.id)).revoked_at == revoked.revoked_at

@@ -17,17 +17,17 @@ from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs.hinter import BackgroundHinter, grouped
 from memoro_core.jobs.hints import HINT_SIZE, HintClass
 from memoro_core.jobs.model import JobRef
-from memoro_core.tenancy.model import Tier
+from memoro_core.tenancy.model import FREE_TIER, PRO_TIER, TierName
 
 
 @dataclass
 class SlowQueue:
     """Notes what is sent, and takes its time."""
 
-    sent: list[tuple[Tier, Sequence[Sequence[JobRef]]]] = field(default_factory=list)
+    sent: list[tuple[TierName, Sequence[Sequence[JobRef]]]] = field(default_factory=list)
     away: bool = False
 
-    async def send_fresh(self, groups: Sequence[Sequence[JobRef]], tier: Tier) -> None:
+    async def send_fresh(self, groups: Sequence[Sequence[JobRef]], tier: TierName) -> None:
         await asyncio.sleep(0.01)
         if self.away:
             raise unavailable("redis")
@@ -59,7 +59,7 @@ def test_a_burst_spreads_over_workers_before_its_messages_grow(jobs: int, messag
 
 async def test_what_gathers_while_a_send_is_under_way_goes_out_together_by_tier() -> None:
     queue, refs = SlowQueue(), new_refs(33)
-    tiers = {ref.tenant_id: (Tier.FREE, Tier.PRO)[number % 2] for number, ref in enumerate(refs)}
+    tiers = {ref.tenant_id: (FREE_TIER, PRO_TIER)[number % 2] for number, ref in enumerate(refs)}
     hinter = BackgroundHinter(queue, tiers.__getitem__)
     hinter.hint(refs[0])
     await asyncio.sleep(0.005)
@@ -67,15 +67,15 @@ async def test_what_gathers_while_a_send_is_under_way_goes_out_together_by_tier(
         hinter.hint(ref)
     await hinter.close()
     assert [(tier, [len(group) for group in groups]) for tier, groups in queue.sent] == [
-        (Tier.FREE, [1]),
-        (Tier.PRO, [2] * 8),
-        (Tier.FREE, [2] * 8),
+        (FREE_TIER, [1]),
+        (PRO_TIER, [2] * 8),
+        (FREE_TIER, [2] * 8),
     ]
 
 
 async def test_what_can_t_be_sent_is_left_to_the_scheduler() -> None:
     queue = SlowQueue(away=True)
-    hinter = BackgroundHinter(queue, lambda _: Tier.FREE)
+    hinter = BackgroundHinter(queue, lambda _: FREE_TIER)
     hinter.hint(new_refs(1)[0])
     await hinter.close()
     queue.away = False

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import grpc
 import pytest
+from google.protobuf import duration_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from memoro import (
@@ -19,6 +21,7 @@ from memoro import (
     InvalidArgument,
     JobKind,
     JobState,
+    Limits,
     MemoryFilter,
     MemoryHandle,
     MemoryKind,
@@ -28,6 +31,7 @@ from memoro import (
     NotFound,
     Priority,
     ProcessingMode,
+    RateLimit,
     RequeueResult,
     Role,
     RunningJob,
@@ -237,6 +241,11 @@ async def test_administration(server: ScriptedServer, client: AsyncClient) -> No
     assert (await tenants.get("t1")).name == "acme"
     assert (await tenants.update("t1", tier="free")).id == "t1"
     assert list(server.requests("UpdateTenant")[0].update_mask.paths) == ["tier"]
+    await tenants.update("t1", limits=Limits(reads=RateLimit(60, 20)))
+    await tenants.update("t1", limits=Limits())
+    own, none = server.requests("UpdateTenant")[1:]
+    assert (own.limits.reads.burst, own.limits.HasField("writes")) == (20, False)
+    assert (list(none.update_mask.paths), none.limits) == (["limits"], admin_pb2.Limits())
     assert (await tenants.suspend("t1")).id == (await tenants.resume("t1")).id == "t1"
     assert [one.id async for one in tenants.list()] == ["t1"]
 
@@ -353,10 +362,38 @@ def test_the_blocking_client_makes_the_same_calls(server: ScriptedServer, blocki
         blocking_client.memories.get("m1")
 
 
+TIER = admin_pb2.Tier(
+    name="startup",
+    limits=admin_pb2.Limits(requests=admin_pb2.RateLimit(per_minute=600, burst=120), max_memories=7),
+    weight=2,
+    tenant_in_flight=3,
+    user_in_flight=1,
+    kept_failed=duration_pb2.Duration(seconds=7200),
+    etag="5",
+)
+
+
+async def test_tiers(server: ScriptedServer, client: AsyncClient, blocking_client: Client) -> None:
+    server.script("ListTiers", admin_service_pb2.ListTiersResponse(tiers=[TIER]))
+    server.script("PutTier", admin_service_pb2.PutTierResponse(tier=TIER))
+    [tier] = await client.admin.tiers.list()
+    assert (tier.name, tier.limits) == ("startup", Limits(requests=RateLimit(600, 120), max_memories=7))
+    assert (tier.weight, tier.tenant_in_flight, tier.user_in_flight) == (2, 3, 1)
+    assert (tier.kept_succeeded, tier.kept_failed) == (None, timedelta(hours=2))
+    assert await client.admin.tiers.put(replace(tier, shadow=True), request_id="once") == tier
+    expected = admin_pb2.Tier()
+    expected.CopyFrom(TIER)
+    expected.shadow = True
+    [put] = server.requests("PutTier")
+    assert put == admin_service_pb2.PutTierRequest(request_id="once", tier=expected)
+    assert blocking_client.admin.tiers.list() == (blocking_client.admin.tiers.put(tier),)
+
+
 def test_the_blocking_client_has_every_call_of_the_other() -> None:
     blocking, other = Client("127.0.0.1:1"), AsyncClient("127.0.0.1:1")
     with blocking:
-        for group in ("memories", "graph", "jobs", "billing", "webhooks", "admin", "admin.tenants", "admin.keys", ""):
+        groups = ("memories", "graph", "jobs", "billing", "webhooks", "admin")
+        for group in (*groups, "admin.tenants", "admin.keys", "admin.tiers", ""):
             ours, theirs = blocking, other
             for name in filter(None, group.split(".")):
                 ours, theirs = getattr(ours, name), getattr(theirs, name)

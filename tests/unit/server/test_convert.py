@@ -34,7 +34,7 @@ from memoro_core.jobs.model import (
     StageStatus,
 )
 from memoro_core.memory.model import Memory, MemoryKind, MemoryPatch, MemoryStatus, ProcessingMode, Role
-from memoro_core.tenancy.model import DEFAULT_SCOPES, ApiKey, Scope, Tier
+from memoro_core.tenancy.model import DEFAULT_SCOPES, FREE_TIER, PRO_TIER, ApiKey, Scope
 from memoro_server.convert import jobs as convert_jobs
 from memoro_server.convert import memory as convert_memory
 from memoro_server.convert import tenancy as convert_tenancy
@@ -51,7 +51,7 @@ from memoro_server.convert.memory import (
 )
 from memoro_server.convert.metadata import MAX_BYTES, MAX_DEPTH, to_metadata
 from memoro_server.convert.scalars import from_time, to_id, to_time, to_version
-from memoro_server.convert.tenancy import from_api_key, to_scopes, to_tier
+from memoro_server.convert.tenancy import from_api_key, to_scopes, to_tier_name
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 89, tzinfo=UTC)
 CREATE = "/memoro.v1.MemoryService/CreateMemory"
@@ -304,7 +304,7 @@ def test_a_walk_needs_a_start_and_has_defaults() -> None:
 def test_scopes_and_tiers_have_defaults() -> None:
     assert to_scopes([]) == DEFAULT_SCOPES
     assert to_scopes([admin_pb2.SCOPE_ADMIN]) == (Scope.ADMIN,)
-    assert (to_tier(""), to_tier("pro")) == (Tier.FREE, Tier.PRO)
+    assert (to_tier_name(""), to_tier_name("pro")) == (FREE_TIER, PRO_TIER)
 
 
 # --- idempotency -----------------------------------------------------------------------------------------------------

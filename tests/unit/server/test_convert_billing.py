@@ -38,7 +38,7 @@ from memoro_core.errors import MemoroError, Reason
 from memoro_core.ids import ApiKeyId, GrantId, JobId, TenantId, UserId, new_id
 from memoro_core.limits.model import NO_LIMITS
 from memoro_core.llm.model import Operation
-from memoro_core.tenancy.model import Principal, Scope, Tier
+from memoro_core.tenancy.model import FREE_TIER, Principal, Scope
 from memoro_server.call import Call, Method
 from memoro_server.convert import billing as convert_billing
 from memoro_server.convert import spending as convert_spending
@@ -94,7 +94,7 @@ def test_every_value_of_an_enum_has_its_member(numbers: dict[Any, int], enum: An
 def call_of(*scopes: Scope) -> Call:
     no_context: Any = None
     call = Call(Method(GET_BALANCE, POLICIES[GET_BALANCE], None), no_context)
-    call.principal = Principal(OURS, ApiKeyId(new_id()), frozenset(scopes), Tier.FREE, NO_LIMITS)
+    call.principal = Principal(OURS, ApiKeyId(new_id()), frozenset(scopes), FREE_TIER, NO_LIMITS)
     return call
 
 

@@ -62,6 +62,9 @@ LEFT JOIN (figures JOIN tenants USING (tenant_id)) USING (tier)
 GROUP BY tiers.tier
 ORDER BY tiers.weight, tiers.tier;
 
+-- name: has_queue
+SELECT EXISTS (SELECT FROM tiers WHERE tier = $1);
+
 -- name: pause
 -- Pauses the queue of tier $1, or all for NULL. Returns those that were not. Runs across tenants.
 UPDATE tiers

@@ -5,22 +5,22 @@
 INSERT INTO tenants (tenant_id, name, display_name, tier, state, is_operator, created_at, updated_at)
 VALUES ($1, $2, $3, $4, 'ACTIVE', $5, $6, $6)
 ON CONFLICT DO NOTHING
-RETURNING tenant_id, name, display_name, tier, state, is_operator, version, created_at, updated_at;
+RETURNING tenant_id, name, display_name, tier, state, is_operator, limits, version, created_at, updated_at;
 
 -- name: get_tenant
-SELECT tenant_id, name, display_name, tier, state, is_operator, version, created_at, updated_at
+SELECT tenant_id, name, display_name, tier, state, is_operator, limits, version, created_at, updated_at
 FROM tenants
 WHERE tenant_id = $1;
 
 -- name: find_tenant
 -- By name.
-SELECT tenant_id, name, display_name, tier, state, is_operator, version, created_at, updated_at
+SELECT tenant_id, name, display_name, tier, state, is_operator, limits, version, created_at, updated_at
 FROM tenants
 WHERE name = $1;
 
 -- name: list_tenants
 -- By name, after a given one.
-SELECT tenant_id, name, display_name, tier, state, is_operator, version, created_at, updated_at
+SELECT tenant_id, name, display_name, tier, state, is_operator, limits, version, created_at, updated_at
 FROM tenants
 WHERE $1::text IS NULL OR name > $1
 ORDER BY name
@@ -30,9 +30,9 @@ LIMIT $2;
 -- NULL leaves a field as it is. Returns no row when the tenant is gone or its version is another than $5.
 UPDATE tenants
 SET display_name = COALESCE($2, display_name), tier = COALESCE($3, tier), state = COALESCE($4, state),
-    version = version + 1, updated_at = $6
+    limits = COALESCE($7, limits), version = version + 1, updated_at = $6
 WHERE tenant_id = $1 AND ($5::bigint IS NULL OR version = $5)
-RETURNING tenant_id, name, display_name, tier, state, is_operator, version, created_at, updated_at;
+RETURNING tenant_id, name, display_name, tier, state, is_operator, limits, version, created_at, updated_at;
 
 -- name: create_api_key
 INSERT INTO api_keys (tenant_id, api_key_id, display_name, prefix, secret_hash, scopes, created_at, expires_at)
@@ -68,15 +68,3 @@ FROM api_keys AS k
 JOIN tenants AS t USING (tenant_id)
 JOIN tiers USING (tier)
 WHERE k.prefix = $1;
-
--- name: record_admin_request
--- Remembers what a request id of an operator did. Returns no row when the id is known.
-INSERT INTO idempotency_records (tenant_id, request_id, fingerprint, answer, created_at)
-VALUES ($1, $2, $3, $4, $5)
-ON CONFLICT (tenant_id, request_id) DO NOTHING
-RETURNING request_id;
-
--- name: find_admin_request
-SELECT fingerprint, answer
-FROM idempotency_records
-WHERE tenant_id = $1 AND request_id = $2;
