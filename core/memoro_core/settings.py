@@ -97,6 +97,11 @@ class Settings(BaseSettings):
     auth_cache_ttl: float = Field(default=1.0, gt=0, le=2.0)
     """How long a key's standing is remembered; a revocation takes effect within it."""
 
+    limits: bool = True
+    """Whether callers are limited in how much they may do at once and in a day."""
+    limit_timeout: float = Field(default=0.02, gt=0, le=1.0)
+    """How long a call may wait for Redis to decide; later this process decides by itself."""
+
     long_conversation: int = Field(default=20, ge=1)
     """A conversation of more messages has a high priority, unless its caller says otherwise."""
     short_text: int = Field(default=40, ge=0)

@@ -22,7 +22,6 @@ from memoro.v1 import (
     webhooks_service_pb2,
 )
 from memoro_core.container import Container
-from memoro_core.limits.streams import OpenStreams
 from memoro_core.settings import Settings
 from memoro_server.interceptors import Interceptor
 from memoro_server.interceptors.authentication import AuthenticationInterceptor
@@ -165,7 +164,7 @@ class MemoroServer:
                     container.jobs,
                     container.watcher,
                     container.tenant_watcher,
-                    OpenStreams(),
+                    container.open_streams,
                     container.clock,
                     heartbeat_interval=settings.watch_heartbeat,
                 ),

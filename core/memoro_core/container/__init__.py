@@ -17,6 +17,7 @@ from memoro_core.clock import Clock
 from memoro_core.container.billing import Billing, open_billing
 from memoro_core.container.ground import Ground, open_ground
 from memoro_core.container.jobs import JobEngine, MakeHandlers, open_job_engine, open_lease_store
+from memoro_core.container.limits import open_limits
 from memoro_core.container.notices import open_notices
 from memoro_core.graph.service import GraphService
 from memoro_core.jobs.deferral_ports import DeferralStore
@@ -31,6 +32,7 @@ from memoro_core.jobs.scheduling_ports import SchedulingStore
 from memoro_core.jobs.service import JobsService
 from memoro_core.jobs.tenant_watch import TenantWatcher
 from memoro_core.jobs.watch import JobWatcher
+from memoro_core.limits.ports import Limiter, OpenStreams
 from memoro_core.memory.priority import PriorityRule
 from memoro_core.memory.search import SearchService
 from memoro_core.memory.service import MemoryService
@@ -100,6 +102,9 @@ class Container:
     alert_deliverer: AlertDeliverer
     queue_monitor: QueueMonitor
 
+    limiter: Limiter
+    open_streams: OpenStreams
+
 
 @asynccontextmanager
 async def open_container(
@@ -121,6 +126,7 @@ async def open_container(
         tenants = PostgresTenancyStore(ground.database)
         authenticator = Authenticator(tenants, ground.clock, ttl=settings.auth_cache_ttl)
         notices = await open_notices(ground, billing, stack)
+        limiting = await open_limits(ground, stack)
         yield Container(
             settings=settings,
             clock=ground.clock,
@@ -157,6 +163,8 @@ async def open_container(
             alerts=notices.alerts,
             alert_deliverer=notices.alert_deliverer,
             queue_monitor=notices.queue_monitor,
+            limiter=limiting.limiter,
+            open_streams=limiting.open_streams,
         )
 
 

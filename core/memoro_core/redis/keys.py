@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Final
 
 from memoro_core.ids import TenantId
@@ -26,3 +27,13 @@ def hint_stream(tier: TierName) -> str:
 def event_channel(tenant_id: TenantId) -> str:
     """The channel of a tenant's job events."""
     return f"{PREFIX}{{{tenant_id}}}:events"
+
+
+def limit_bucket(tenant_id: TenantId, name: str) -> str:
+    """One of a tenant's buckets of tokens."""
+    return f"{PREFIX}{{{tenant_id}}}:limit:{name}"
+
+
+def limit_units(tenant_id: TenantId, day: date) -> str:
+    """The units that a tenant has used on a day."""
+    return f"{PREFIX}{{{tenant_id}}}:units:{day}"

@@ -19,11 +19,15 @@ class Script:
 
     def __init__(self, name: str) -> None:
         self._text = (files("memoro_core.redis") / "scripts" / f"{name}.lua").read_text("utf-8")
-        self._digest = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+        self.digest = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, redis: RedisClient, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """What the script returns. It is sent whole where Redis doesn't know it, as after a restart."""
         try:
-            return await redis.evalsha(self._digest, len(keys), *keys, *arguments)
+            return await redis.evalsha(self.digest, len(keys), *keys, *arguments)
         except NoScriptError:
             return await redis.eval(self._text, len(keys), *keys, *arguments)
+
+    async def load(self, redis: RedisClient) -> None:
+        """Makes Redis know it, so that its digest is enough."""
+        await redis.script_load(self._text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import AbstractContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 
 from memoro.v1 import jobs_pb2
 from memoro.v1 import jobs_service_pb2 as pb
@@ -13,7 +13,7 @@ from memoro_core.jobs.model import Job
 from memoro_core.jobs.service import JobsService
 from memoro_core.jobs.tenant_watch import TenantWatcher
 from memoro_core.jobs.watch import JobWatcher
-from memoro_core.limits.streams import OpenStreams
+from memoro_core.limits.ports import OpenStreams
 from memoro_server.call import Call
 from memoro_server.convert.idempotency import idempotency_of
 from memoro_server.convert.jobs import from_job, from_job_event, heartbeat, to_feed_filter, to_job_filter
@@ -56,7 +56,7 @@ class JobsServicer:
 
     async def WatchJob(self, request: pb.WatchJobRequest, call: Call) -> AsyncGenerator[pb.WatchJobResponse]:
         job_id = JobId(to_id(request.job_id, "job_id"))
-        with self._one_more_stream(call):
+        async with self._one_more_stream(call):
             watching = self._watcher.watch(call.tenant_id, job_id, request.resume_token or None)
             async with aclosing(watching) as messages:
                 async for message in messages:
@@ -70,7 +70,7 @@ class JobsServicer:
                     yield response
 
     async def WatchJobs(self, request: pb.WatchJobsRequest, call: Call) -> AsyncGenerator[pb.WatchJobsResponse]:
-        with self._one_more_stream(call):
+        async with self._one_more_stream(call):
             watching = self._tenant_watcher.watch(
                 call.tenant_id,
                 to_feed_filter(request),
@@ -102,7 +102,7 @@ class JobsServicer:
         )
         return pb.RetryJobResponse(job=from_job(job))
 
-    def _one_more_stream(self, call: Call) -> AbstractContextManager[None]:
+    def _one_more_stream(self, call: Call) -> AbstractAsyncContextManager[None]:
         return self._streams.one_more(call.tenant_id, maximum=call.principal.limits.limits.open_streams)
 
     def _heartbeat(self) -> jobs_pb2.Heartbeat:
