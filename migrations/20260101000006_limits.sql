@@ -114,6 +114,15 @@ BEGIN
         EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
         EXECUTE format('CREATE POLICY system_access ON %I TO memoro_system USING (true) WITH CHECK (true)', t);
     END LOOP;
+
+    -- Who names no tenant sees nothing of the deployment's either.
+    FOREACH t IN ARRAY ARRAY['budgets', 'budget_days', 'alerts']
+    LOOP
+        EXECUTE format(
+            'ALTER POLICY tenant_isolation ON %1$I USING (%2$s) WITH CHECK (%2$s)', t,
+            'tenant_id IN ((SELECT current_tenant()), '
+            '(SELECT ''00000000-0000-0000-0000-000000000000''::uuid WHERE current_tenant() IS NOT NULL))');
+    END LOOP;
 END
 $$;
 
