@@ -70,8 +70,9 @@ LIST_TENANTS = Method(f"{_ADMIN}/ListTenants", admin.ListTenantsRequest, admin.L
 UPDATE_TENANT = Method(f"{_ADMIN}/UpdateTenant", admin.UpdateTenantRequest, admin.UpdateTenantResponse)
 SUSPEND_TENANT = Method(f"{_ADMIN}/SuspendTenant", admin.SuspendTenantRequest, admin.SuspendTenantResponse)
 RESUME_TENANT = Method(f"{_ADMIN}/ResumeTenant", admin.ResumeTenantRequest, admin.ResumeTenantResponse)
-# A repeated call finds the key, but its secret is given once.
+# A repeated call of these two finds the key, but its secret is given once.
 CREATE_API_KEY = Method(f"{_ADMIN}/CreateApiKey", admin.CreateApiKeyRequest, admin.CreateApiKeyResponse, retry=False)
+ROTATE_API_KEY = Method(f"{_ADMIN}/RotateApiKey", admin.RotateApiKeyRequest, admin.RotateApiKeyResponse, retry=False)
 LIST_API_KEYS = Method(f"{_ADMIN}/ListApiKeys", admin.ListApiKeysRequest, admin.ListApiKeysResponse)
 REVOKE_API_KEY = Method(f"{_ADMIN}/RevokeApiKey", admin.RevokeApiKeyRequest, admin.RevokeApiKeyResponse)
 LIST_TIERS = Method(f"{_ADMIN}/ListTiers", admin.ListTiersRequest, admin.ListTiersResponse)
@@ -162,6 +163,7 @@ METHODS: tuple[Method[Any, Any], ...] = (
     SUSPEND_TENANT,
     RESUME_TENANT,
     CREATE_API_KEY,
+    ROTATE_API_KEY,
     LIST_API_KEYS,
     REVOKE_API_KEY,
     GET_WORKERS,

@@ -182,6 +182,7 @@ class Keys(Facade[AsyncKeys]):
     __slots__ = ()
 
     create = blocking(AsyncKeys.create)
+    rotate = blocking(AsyncKeys.rotate)
     list = iterating(AsyncKeys.list)
     revoke = blocking(AsyncKeys.revoke)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from memoro import convert, convert_tiers, methods, paging, requests, wire
 from memoro.enums import Scope
 from memoro.transport import Transport
-from memoro.types import ApiKey, Limits, NewApiKey, Tenant
+from memoro.types import ApiKey, Limits, NewApiKey, RotatedApiKey, Tenant
 from memoro.v1 import admin_service_pb2
 
 
@@ -118,6 +118,32 @@ class AsyncKeys:
         )
         response = await self._transport.unary(methods.CREATE_API_KEY, request, timeout)
         return NewApiKey(convert.api_key(response.api_key), response.secret or None)
+
+    async def rotate(
+        self,
+        tenant_id: str,
+        api_key_id: str,
+        *,
+        overlap: timedelta | None = None,
+        expire_time: datetime | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> RotatedApiKey:
+        """Creates a key like another, shows its secret, this once, and lets the other end after `overlap`.
+
+        That is an hour by default and 30 days at most; zero ends it now. Raises NotFound for a key that has ended.
+        """
+        request = admin_service_pb2.RotateApiKeyRequest(
+            request_id=requests.request_id_or_new(request_id),
+            tenant_id=tenant_id,
+            api_key_id=api_key_id,
+            overlap=wire.duration(overlap),
+            expire_time=wire.timestamp("expire_time", expire_time),
+        )
+        response = await self._transport.unary(methods.ROTATE_API_KEY, request, timeout)
+        return RotatedApiKey(
+            convert.api_key(response.api_key), response.secret or None, convert.api_key(response.replaced_api_key)
+        )
 
     def list(
         self, tenant_id: str, *, limit: int | None = None, timeout: float | None = None

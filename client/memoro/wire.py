@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
 from google.protobuf.descriptor import EnumDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -99,6 +100,15 @@ def timestamp(name: str, value: datetime | None) -> Timestamp | None:
     stamp = Timestamp()
     stamp.FromDatetime(value)
     return stamp
+
+
+def duration(value: timedelta | None) -> Duration | None:
+    """A time span on the wire."""
+    if value is None:
+        return None
+    span = Duration()
+    span.FromTimedelta(value)
+    return span
 
 
 def struct(name: str, value: Mapping[str, Any] | None) -> Struct | None:

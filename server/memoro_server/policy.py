@@ -68,8 +68,9 @@ POLICIES: Final[Mapping[str, Policy]] = {
     _ADMIN + "UpdateTenant": Policy(Scope.ADMIN, 1, True, 30.0),
     _ADMIN + "SuspendTenant": Policy(Scope.ADMIN, 1, True, 30.0),
     _ADMIN + "ResumeTenant": Policy(Scope.ADMIN, 1, True, 30.0),
-    # A repeated call finds the key but can't give its secret again, so a client must not repeat it unasked.
+    # A repeated call finds the key but can't give its secret again, so a client must not repeat these unasked.
     _ADMIN + "CreateApiKey": Policy(Scope.ADMIN, 1, False, 30.0),
+    _ADMIN + "RotateApiKey": Policy(Scope.ADMIN, 1, False, 30.0),
     _ADMIN + "ListApiKeys": Policy(Scope.ADMIN, 1, True, 30.0),
     _ADMIN + "RevokeApiKey": Policy(Scope.ADMIN, 1, True, 30.0),
     _ADMIN + "ListTiers": Policy(Scope.ADMIN, 1, True, 30.0),

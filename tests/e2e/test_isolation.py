@@ -213,6 +213,9 @@ TABLE: dict[str, Row] = {
     ADMIN + "RevokeApiKey": Row(
         lambda a: admin.RevokeApiKeyRequest(tenant_id=a.tenant_id, api_key_id=a.memory_id), denied
     ),
+    ADMIN + "RotateApiKey": Row(
+        lambda a: admin.RotateApiKeyRequest(tenant_id=a.tenant_id, api_key_id=a.memory_id), denied
+    ),
     ADMIN + "ListTiers": Row(lambda a: admin.ListTiersRequest(), denied),
     ADMIN + "PutTier": Row(
         lambda a: admin.PutTierRequest(

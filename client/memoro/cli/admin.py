@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from memoro.cli import alerts, processing
-from memoro.cli.options import choices, moment
+from memoro.cli.options import choices, duration, moment
 from memoro.cli.session import Session, connected
 from memoro.enums import Scope
 from memoro.types import Tenant
@@ -29,6 +29,7 @@ for command in (
 app.command("test-alert")(alerts.send_test_alert)
 
 TenantId = Annotated[str, typer.Argument(help="The tenant's id.")]
+KeyId = Annotated[str, typer.Argument(help="The key's id.")]
 DisplayName = Annotated[str | None, typer.Option("--display-name", "--name", help="A name for people.")]
 Tier = Annotated[str | None, typer.Option(help="Which limits apply: free, pro or enterprise.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")]
@@ -132,6 +133,32 @@ def create_key(
     session.output.say(f"\nsecret, shown this once: [bold]{created.secret}[/]")
 
 
+@keys.command("rotate")
+@connected
+def rotate_key(
+    session: Session,
+    tenant_id: TenantId,
+    key_id: KeyId,
+    *,
+    overlap: Annotated[
+        str, typer.Option(help="How long the old key goes on: 30s, 15m, 1h, 30d; 0 ends it now.")
+    ] = "1h",
+    expires: Annotated[str | None, typer.Option(help="When the new key ends, in ISO 8601. Default: never.")] = None,
+) -> None:
+    """Creates a key like another, shows its secret, this once, and lets the other end."""
+    rotated = session.client.admin.keys.rotate(
+        tenant_id,
+        key_id,
+        overlap=duration(overlap),
+        expire_time=None if expires is None else moment(expires),
+    )
+    if session.output.as_json:
+        session.output.json_line(rotated)
+        return
+    session.output.records([rotated.api_key, rotated.replaced], _KEY)
+    session.output.say(f"\nsecret, shown this once: [bold]{rotated.secret}[/]")
+
+
 @keys.command("list")
 @connected
 def list_keys(session: Session, tenant_id: TenantId, *, limit: Limit = 50) -> None:
@@ -141,8 +168,6 @@ def list_keys(session: Session, tenant_id: TenantId, *, limit: Limit = 50) -> No
 
 @keys.command("revoke")
 @connected
-def revoke_key(
-    session: Session, tenant_id: TenantId, key_id: Annotated[str, typer.Argument(help="The key's id.")]
-) -> None:
+def revoke_key(session: Session, tenant_id: TenantId, key_id: KeyId) -> None:
     """Ends a key, for good."""
     session.output.records([session.client.admin.keys.revoke(tenant_id, key_id)], _KEY)

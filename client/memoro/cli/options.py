@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
 import typer
 
 E = TypeVar("E", bound=StrEnum)
+
+_UNITS = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 
 
 def choices(kind: type[E], **more: Any) -> Any:
@@ -51,6 +54,14 @@ def moment(text: str) -> datetime:
     """A time in ISO 8601, UTC when it names no offset. Raises ValueError."""
     time = datetime.fromisoformat(text)
     return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+def duration(text: str) -> timedelta:
+    """A time span as 90s, 15m, 2h or 30d; 0 needs no unit. Raises ValueError."""
+    match = re.fullmatch(r"(\d{1,6})([smhd])|0", text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a time span: say 90s, 15m, 2h or 30d")
+    return timedelta() if text == "0" else int(match[1]) * _UNITS[match[2]]
 
 
 def day(text: str) -> date:

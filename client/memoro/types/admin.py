@@ -49,6 +49,17 @@ class NewApiKey:
 
 
 @dataclass(frozen=True, slots=True)
+class RotatedApiKey:
+    """A key just created, with its secret, which cannot be read again, and the key that it takes the place of."""
+
+    api_key: ApiKey
+    secret: str | None = field(repr=False)
+    """None when the call repeats an earlier one, whose answer held it: if that was lost, rotate the new key."""
+    replaced: ApiKey
+    """With the `expire_time` that it now has."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunningJob:
     """A job under way, without anything of what it works on."""
 

@@ -80,6 +80,11 @@ class AdminServiceStub(object):
                 request_serializer=memoro_dot_v1_dot_admin__service__pb2.RevokeApiKeyRequest.SerializeToString,
                 response_deserializer=memoro_dot_v1_dot_admin__service__pb2.RevokeApiKeyResponse.FromString,
                 _registered_method=True)
+        self.RotateApiKey = channel.unary_unary(
+                '/memoro.v1.AdminService/RotateApiKey',
+                request_serializer=memoro_dot_v1_dot_admin__service__pb2.RotateApiKeyRequest.SerializeToString,
+                response_deserializer=memoro_dot_v1_dot_admin__service__pb2.RotateApiKeyResponse.FromString,
+                _registered_method=True)
         self.ListTiers = channel.unary_unary(
                 '/memoro.v1.AdminService/ListTiers',
                 request_serializer=memoro_dot_v1_dot_admin__service__pb2.ListTiersRequest.SerializeToString,
@@ -219,6 +224,14 @@ class AdminServiceServicer(object):
 
     def RevokeApiKey(self, request, context):
         """Ends a key, within 250 ms everywhere. It can't be undone; revoking it again changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateApiKey(self, request, context):
+        """Makes a new key with the name and the scopes of another, which ends after a while. The secret is in this answer and nowhere
+        else.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -378,6 +391,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RevokeApiKey,
                     request_deserializer=memoro_dot_v1_dot_admin__service__pb2.RevokeApiKeyRequest.FromString,
                     response_serializer=memoro_dot_v1_dot_admin__service__pb2.RevokeApiKeyResponse.SerializeToString,
+            ),
+            'RotateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateApiKey,
+                    request_deserializer=memoro_dot_v1_dot_admin__service__pb2.RotateApiKeyRequest.FromString,
+                    response_serializer=memoro_dot_v1_dot_admin__service__pb2.RotateApiKeyResponse.SerializeToString,
             ),
             'ListTiers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTiers,
@@ -699,6 +717,33 @@ class AdminService(object):
             '/memoro.v1.AdminService/RevokeApiKey',
             memoro_dot_v1_dot_admin__service__pb2.RevokeApiKeyRequest.SerializeToString,
             memoro_dot_v1_dot_admin__service__pb2.RevokeApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoro.v1.AdminService/RotateApiKey',
+            memoro_dot_v1_dot_admin__service__pb2.RotateApiKeyRequest.SerializeToString,
+            memoro_dot_v1_dot_admin__service__pb2.RotateApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,10 @@ class AdminServiceStub:
     """Lists a tenant's keys, newest first, revoked ones included."""
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeApiKeyRequest, _admin_service_pb2.RevokeApiKeyResponse]
     """Ends a key, within 250 ms everywhere. It can't be undone; revoking it again changes nothing."""
+    RotateApiKey: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RotateApiKeyRequest, _admin_service_pb2.RotateApiKeyResponse]
+    """Makes a new key with the name and the scopes of another, which ends after a while. The secret is in this answer and nowhere
+    else.
+    """
     ListTiers: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListTiersRequest, _admin_service_pb2.ListTiersResponse]
     """Lists the tiers by their weight: what their tenants may do."""
     PutTier: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.PutTierRequest, _admin_service_pb2.PutTierResponse]
@@ -109,6 +113,10 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Lists a tenant's keys, newest first, revoked ones included."""
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RevokeApiKeyRequest, _admin_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Ends a key, within 250 ms everywhere. It can't be undone; revoking it again changes nothing."""
+    RotateApiKey: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RotateApiKeyRequest, _admin_service_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
+    """Makes a new key with the name and the scopes of another, which ends after a while. The secret is in this answer and nowhere
+    else.
+    """
     ListTiers: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListTiersRequest, _admin_service_pb2.ListTiersResponse]  # type: ignore[assignment]
     """Lists the tiers by their weight: what their tenants may do."""
     PutTier: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.PutTierRequest, _admin_service_pb2.PutTierResponse]  # type: ignore[assignment]
@@ -218,6 +226,16 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.RevokeApiKeyResponse, _abc.Awaitable[_admin_service_pb2.RevokeApiKeyResponse]]:
         """Ends a key, within 250 ms everywhere. It can't be undone; revoking it again changes nothing."""
+
+    @_abc_1.abstractmethod
+    def RotateApiKey(
+        self,
+        request: _admin_service_pb2.RotateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.RotateApiKeyResponse, _abc.Awaitable[_admin_service_pb2.RotateApiKeyResponse]]:
+        """Makes a new key with the name and the scopes of another, which ends after a while. The secret is in this answer and nowhere
+        else.
+        """
 
     @_abc_1.abstractmethod
     def ListTiers(

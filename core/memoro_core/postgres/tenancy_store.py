@@ -16,8 +16,8 @@ from memoro_core.postgres.database import Database
 from memoro_core.postgres.limit_rows import limits_of, to_limits_json
 from memoro_core.postgres.queries import load_queries
 from memoro_core.tenancy.model import ApiKey, Scope, Tenant, TenantState, TierName
-from memoro_core.tenancy.ports import Credential, Request
-from memoro_core.tenancy.service import tenant_exists
+from memoro_core.tenancy.ports import Credential, Request, Successor
+from memoro_core.tenancy.service import api_key_not_found, tenant_exists
 from memoro_core.tenancy.tiers import tier_not_found
 
 _SQL = load_queries("tenancy")
@@ -103,6 +103,36 @@ class PostgresTenancyStore:
                 key.expires_at,
             )
         return _api_key_of(rows[0])
+
+    async def rotate_api_key(
+        self,
+        tenant_id: TenantId,
+        api_key_id: ApiKeyId,
+        successor: Successor,
+        request: Request | None,
+        *,
+        ends_at: datetime,
+    ) -> tuple[ApiKey, ApiKey] | UUID:
+        now = successor.created_at
+        async with self._database.system_tx() as connection:
+            if made := await done_before(connection, request, str(successor.id), now):
+                return UUID(made)
+            row = await connection.fetchrow(_SQL["end_api_key"], tenant_id, api_key_id, ends_at, now)
+            if row is None:
+                raise api_key_not_found(api_key_id)
+            replaced = _api_key_of(row)
+            rows = await connection.fetch(
+                _SQL["create_api_key"],
+                tenant_id,
+                successor.id,
+                replaced.display_name,
+                successor.prefix,
+                successor.secret_hash,
+                replaced.scopes,
+                now,
+                successor.expires_at,
+            )
+        return _api_key_of(rows[0]), replaced
 
     async def get_api_key(self, tenant_id: TenantId, api_key_id: ApiKeyId) -> ApiKey | None:
         async with self._database.system_tx() as connection:

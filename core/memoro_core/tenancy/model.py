@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, NewType
@@ -92,6 +92,15 @@ class ApiKey:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RotatedKey:
+    """A new key with its secret, and the key that it takes the place of; for a repeated request without the secret."""
+
+    key: ApiKey
+    secret: str = field(repr=False)
+    replaced: ApiKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,17 @@ class Request:
     idempotency: Idempotency
 
 
+@dataclass(frozen=True, slots=True)
+class Successor:
+    """A key that takes the place of another, whose name and scopes it gets."""
+
+    id: ApiKeyId
+    prefix: str
+    secret_hash: bytes
+    created_at: datetime
+    expires_at: datetime | None
+
+
 class TenancyStore(Protocol):
     """Tenants and keys in the database. A `request` that was done before writes nothing and returns the id it made."""
 
@@ -76,6 +87,21 @@ class TenancyStore(Protocol):
 
     async def create_api_key(self, key: ApiKey, secret_hash: bytes, request: Request | None) -> ApiKey | UUID:
         """The key as stored, or the id that the request made before."""
+        ...
+
+    async def rotate_api_key(
+        self,
+        tenant_id: TenantId,
+        api_key_id: ApiKeyId,
+        successor: Successor,
+        request: Request | None,
+        *,
+        ends_at: datetime,
+    ) -> tuple[ApiKey, ApiKey] | UUID:
+        """The new key and the old one, which ends at `ends_at` unless it does sooner; or the id of the key made before.
+
+        Raises API_KEY_NOT_FOUND, and then changes nothing, for a key that is not there, revoked or expired.
+        """
         ...
 
     async def get_api_key(self, tenant_id: TenantId, api_key_id: ApiKeyId) -> ApiKey | None:

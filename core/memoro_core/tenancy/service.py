@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from memoro_core.clock import Clock
@@ -13,8 +14,19 @@ from memoro_core.ids import ApiKeyId, TenantId, new_id
 from memoro_core.limits.model import Limits
 from memoro_core.paging import Page, cut, identifier
 from memoro_core.tenancy.keys import new_key
-from memoro_core.tenancy.model import DEFAULT_SCOPES, ApiKey, Principal, Scope, Tenant, TenantState, TierName
-from memoro_core.tenancy.ports import Request, TenancyStore
+from memoro_core.tenancy.model import (
+    DEFAULT_SCOPES,
+    ApiKey,
+    Principal,
+    RotatedKey,
+    Scope,
+    Tenant,
+    TenantState,
+    TierName,
+)
+from memoro_core.tenancy.ports import Request, Successor, TenancyStore
+
+_OVERLAP: Final = timedelta(hours=1)
 
 
 class TenancyService:
@@ -126,10 +138,39 @@ class TenancyService:
         made = await self._store.create_api_key(key, text.secret_hash, _request(principal, idempotency))
         if not isinstance(made, UUID):
             return made, str(text)
-        known = await self._store.get_api_key(tenant_id, ApiKeyId(made))
-        if known is None:
-            raise _no_api_key(ApiKeyId(made))
-        return known, ""
+        return await self._api_key(tenant_id, ApiKeyId(made)), ""
+
+    async def rotate_api_key(
+        self,
+        principal: Principal,
+        tenant_id: TenantId,
+        api_key_id: ApiKeyId,
+        *,
+        overlap: timedelta | None = None,
+        expires_at: datetime | None = None,
+        idempotency: Idempotency | None = None,
+    ) -> RotatedKey:
+        """A new key with the name and the scopes of another, which ends after `overlap`: an hour for None.
+
+        Raises API_KEY_NOT_FOUND for a key that is not there or has ended, REQUEST_ID_REUSED, INVALID_FIELD.
+        """
+        now = self._clock.now()
+        if expires_at is not None and expires_at <= now:
+            raise invalid_field("expire_time", "must be in the future")
+        text = new_key()
+        made = await self._store.rotate_api_key(
+            tenant_id,
+            api_key_id,
+            Successor(ApiKeyId(new_id()), text.prefix, text.secret_hash, now, expires_at),
+            _request(principal, idempotency),
+            ends_at=now + (_OVERLAP if overlap is None else overlap),
+        )
+        if not isinstance(made, UUID):
+            key, replaced = made
+            return RotatedKey(key, str(text), replaced)
+        return RotatedKey(
+            await self._api_key(tenant_id, ApiKeyId(made)), "", await self._api_key(tenant_id, api_key_id)
+        )
 
     async def list_api_keys(self, tenant_id: TenantId, *, size: int, position: tuple[str, ...] | None) -> Page[ApiKey]:
         """A tenant's keys, newest first. Raises TENANT_NOT_FOUND."""
@@ -143,7 +184,7 @@ class TenancyService:
         """Ends a key, for good. Raises API_KEY_NOT_FOUND."""
         key = await self._store.revoke_api_key(tenant_id, api_key_id, now=self._clock.now())
         if key is None:
-            raise _no_api_key(api_key_id)
+            raise api_key_not_found(api_key_id)
         return key
 
     def draft_tenant(self, name: str, display_name: str, tier: TierName, *, is_operator: bool = False) -> Tenant:
@@ -162,6 +203,12 @@ class TenancyService:
             updated_at=now,
         )
 
+    async def _api_key(self, tenant_id: TenantId, api_key_id: ApiKeyId) -> ApiKey:
+        key = await self._store.get_api_key(tenant_id, api_key_id)
+        if key is None:
+            raise api_key_not_found(api_key_id)
+        return key
+
 
 def _request(principal: Principal | None, idempotency: Idempotency | None) -> Request | None:
     return Request(principal.tenant_id, idempotency) if principal and idempotency else None
@@ -178,5 +225,6 @@ def tenant_not_found(tenant_id: TenantId) -> MemoroError:
     return MemoroError(Code.NOT_FOUND, Reason.TENANT_NOT_FOUND, f"no tenant {tenant_id}")
 
 
-def _no_api_key(api_key_id: ApiKeyId) -> MemoroError:
+def api_key_not_found(api_key_id: ApiKeyId) -> MemoroError:
+    """NOT_FOUND / API_KEY_NOT_FOUND."""
     return MemoroError(Code.NOT_FOUND, Reason.API_KEY_NOT_FOUND, f"no API key {api_key_id} of this tenant")

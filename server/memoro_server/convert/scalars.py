@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -43,6 +44,14 @@ def to_time(message: Message, field: str, path: str | None = None) -> datetime |
     if not (_FIRST <= stamp.seconds <= _LAST and 0 <= stamp.nanos < _BILLION):
         raise invalid_field(path or field, "must be a time of the years 1 to 9999, with nanos from 0 to 999,999,999")
     return _EPOCH + timedelta(seconds=stamp.seconds, microseconds=stamp.nanos // 1000)
+
+
+def to_duration(message: Message, field: str) -> timedelta | None:
+    """The time in a Duration field, to the microsecond, or None when it is not set. The contract bounds it."""
+    if not message.HasField(field):
+        return None
+    duration: Duration = getattr(message, field)
+    return timedelta(seconds=duration.seconds, microseconds=duration.nanos // 1000)
 
 
 @lru_cache(maxsize=256)

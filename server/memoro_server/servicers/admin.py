@@ -13,7 +13,7 @@ from memoro_server.convert.idempotency import idempotency_of
 from memoro_server.convert.limits import to_limits
 from memoro_server.convert.mask import fields_to_change
 from memoro_server.convert.pages import PageSpot
-from memoro_server.convert.scalars import to_id, to_time, to_version
+from memoro_server.convert.scalars import to_duration, to_id, to_time, to_version
 from memoro_server.convert.tenancy import from_api_key, from_tenant, to_scopes, to_tier_name
 
 
@@ -83,6 +83,21 @@ class AdminServicer:
         )
         return pb.CreateApiKeyResponse(api_key=from_api_key(key), secret=secret)
 
+    async def RotateApiKey(self, request: pb.RotateApiKeyRequest, call: Call) -> pb.RotateApiKeyResponse:
+        rotated = await self._tenancy.rotate_api_key(
+            call.principal,
+            _tenant_id(request),
+            ApiKeyId(to_id(request.api_key_id, "api_key_id")),
+            overlap=to_duration(request, "overlap"),
+            expires_at=to_time(request, "expire_time"),
+            idempotency=idempotency_of(call.method.path, request),
+        )
+        return pb.RotateApiKeyResponse(
+            api_key=from_api_key(rotated.key),
+            secret=rotated.secret,
+            replaced_api_key=from_api_key(rotated.replaced),
+        )
+
     async def ListApiKeys(self, request: pb.ListApiKeysRequest, call: Call) -> pb.ListApiKeysResponse:
         spot = PageSpot(request, call)
         page = await self._tenancy.list_api_keys(_tenant_id(request), size=spot.size, position=spot.position)
@@ -102,6 +117,7 @@ def _tenant_id(
     | pb.SuspendTenantRequest
     | pb.ResumeTenantRequest
     | pb.CreateApiKeyRequest
+    | pb.RotateApiKeyRequest
     | pb.ListApiKeysRequest
     | pb.RevokeApiKeyRequest,
 ) -> TenantId:

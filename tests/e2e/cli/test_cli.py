@@ -61,6 +61,9 @@ def test_administration(dev: Dev) -> None:
     assert name in admin("tenants", "list")
     [key] = lines(admin("keys", "create", tenant["id"], "--scope", "read", "--json"))
     assert dev.memoro("memories", "list", "--json", api_key=key["secret"]) == ""
+    [rotated] = lines(admin("keys", "rotate", tenant["id"], key["api_key"]["id"], "--json"))
+    assert rotated["replaced"]["expire_time"] is not None
+    assert rotated["secret"] != key["secret"]
     [revoked] = lines(admin("keys", "revoke", tenant["id"], key["api_key"]["id"], "--json"))
     assert revoked["revoke_time"]
 

@@ -38,6 +38,10 @@ def authenticator(domain: Domain) -> Authenticator:
     return Authenticator(domain.tenancy_store, SystemClock(), ttl=0.05)
 
 
+def _operator(domain: Domain) -> Principal:
+    return Principal(domain.tenant, ApiKeyId(new_id()), frozenset({Scope.ADMIN}), FREE_TIER, NO_LIMITS)
+
+
 async def refused(call: object, reason: Reason) -> None:
     with pytest.raises(MemoroError) as caught:
         await call  # type: ignore[misc]
@@ -76,7 +80,7 @@ async def test_there_is_no_tenant_of_an_unknown_tier(tenancy: TenancyService) ->
 
 
 async def test_a_repeated_request_makes_one_tenant_and_one_key(domain: Domain, tenancy: TenancyService) -> None:
-    operator = Principal(domain.tenant, ApiKeyId(new_id()), frozenset({Scope.ADMIN}), FREE_TIER, NO_LIMITS)
+    operator = _operator(domain)
     name = fresh_name()
     request = Idempotency("make", b"a" * 32)
     first, second = [await tenancy.create_tenant(operator, name, "", FREE_TIER, idempotency=request) for _ in range(2)]
@@ -157,6 +161,73 @@ async def test_only_operators_keys_can_have_the_admin_scope(domain: Domain, tena
     await refused(tenancy.create_api_key(None, domain.tenant, "k", (), past), Reason.INVALID_FIELD)
     await refused(tenancy.create_api_key(None, TenantId(new_id()), "k", (), None), Reason.TENANT_NOT_FOUND)
     await refused(tenancy.revoke_api_key(domain.tenant, ApiKeyId(new_id())), Reason.API_KEY_NOT_FOUND)
+
+
+async def test_a_rotated_key_goes_on_beside_its_successor_and_then_ends(
+    domain: Domain, tenancy: TenancyService, authenticator: Authenticator
+) -> None:
+    old, old_secret = await tenancy.create_api_key(None, domain.tenant, "shop", (Scope.READ,), None)
+    began = datetime.now(UTC)
+    rotated = await tenancy.rotate_api_key(_operator(domain), domain.tenant, old.id, overlap=timedelta(seconds=0.5))
+    assert (rotated.key.display_name, rotated.key.scopes, rotated.key.expires_at) == ("shop", [Scope.READ], None)
+    assert (rotated.replaced.id, rotated.replaced.revoked_at) == (old.id, None)
+    assert rotated.replaced.expires_at is not None
+    assert timedelta(seconds=0.5) <= rotated.replaced.expires_at - began < timedelta(seconds=5)
+    assert rotated.secret not in repr(rotated)
+    assert (await authenticator.authenticate(f"Bearer {old_secret}")).api_key_id == old.id
+    assert (await authenticator.authenticate(f"Bearer {rotated.secret}")).api_key_id == rotated.key.id
+    await asyncio.sleep(0.6)
+    await refused(authenticator.authenticate(f"Bearer {old_secret}"), Reason.CREDENTIALS_INVALID)
+    assert (await authenticator.authenticate(f"Bearer {rotated.secret}")).scopes == {Scope.READ}
+
+
+async def test_a_rotated_key_never_lives_longer_for_it(domain: Domain, tenancy: TenancyService) -> None:
+    soon = datetime.now(UTC) + timedelta(minutes=5)
+    old, _ = await tenancy.create_api_key(None, domain.tenant, "k", (), soon)
+    later = soon + timedelta(days=1)
+    rotated = await tenancy.rotate_api_key(_operator(domain), domain.tenant, old.id, expires_at=later)
+    assert (rotated.replaced.expires_at, rotated.key.expires_at) == (soon, later)
+    lasting, _ = await tenancy.create_api_key(None, domain.tenant, "k", (), None)
+    by_default = (await tenancy.rotate_api_key(_operator(domain), domain.tenant, lasting.id)).replaced.expires_at
+    assert by_default is not None
+    assert abs(by_default - datetime.now(UTC) - timedelta(hours=1)) < timedelta(seconds=30)
+
+
+async def test_a_repeated_rotation_makes_one_key_and_does_not_tell_its_secret_again(
+    domain: Domain, tenancy: TenancyService
+) -> None:
+    old, _ = await tenancy.create_api_key(None, domain.tenant, "k", (), None)
+    request = Idempotency("rotate", b"a" * 32)
+    first, second = [
+        await tenancy.rotate_api_key(_operator(domain), domain.tenant, old.id, idempotency=request) for _ in range(2)
+    ]
+    assert (second.key, second.replaced, second.secret) == (first.key, first.replaced, "")
+    assert len((await tenancy.list_api_keys(domain.tenant, size=10, position=None)).items) == 2
+    other = Idempotency("rotate", b"b" * 32)
+    await refused(
+        tenancy.rotate_api_key(_operator(domain), domain.tenant, old.id, idempotency=other), Reason.REQUEST_ID_REUSED
+    )
+
+
+async def test_what_has_ended_is_not_rotated_and_its_request_id_stays_free(
+    domain: Domain, tenancy: TenancyService
+) -> None:
+    operator, request = _operator(domain), Idempotency("rotate", b"a" * 32)
+    revoked, _ = await tenancy.create_api_key(None, domain.tenant, "k", (), None)
+    await tenancy.revoke_api_key(domain.tenant, revoked.id)
+    ended, _ = await tenancy.create_api_key(None, domain.tenant, "k", (), None)
+    await tenancy.rotate_api_key(operator, domain.tenant, ended.id, overlap=timedelta())
+    for gone in (revoked.id, ended.id, ApiKeyId(new_id())):
+        await refused(
+            tenancy.rotate_api_key(operator, domain.tenant, gone, idempotency=request), Reason.API_KEY_NOT_FOUND
+        )
+    lasting, _ = await tenancy.create_api_key(None, domain.tenant, "k", (), None)
+    await refused(
+        tenancy.rotate_api_key(operator, TenantId(new_id()), lasting.id, idempotency=request), Reason.API_KEY_NOT_FOUND
+    )
+    past = datetime(2020, 1, 1, tzinfo=UTC)
+    await refused(tenancy.rotate_api_key(operator, domain.tenant, lasting.id, expires_at=past), Reason.INVALID_FIELD)
+    assert (await tenancy.rotate_api_key(operator, domain.tenant, lasting.id, idempotency=request)).secret
 
 
 async def test_bootstrapping_again_changes_nothing(domain: Domain) -> None:

@@ -372,6 +372,15 @@ def test_keys(memoro: CommandLine) -> None:
     first, second = memoro.server.requests("CreateApiKey")
     assert list(first.scopes) == [admin_pb2.SCOPE_READ, admin_pb2.SCOPE_WRITE]
     assert second.expire_time.ToDatetime() == datetime(2030, 1, 1)
+    ending = admin_pb2.ApiKey(id="k1", prefix="mk_a")
+    rotated = admin_service_pb2.RotateApiKeyResponse(api_key=key, secret="mk_b_s3cret", replaced_api_key=ending)
+    memoro.server.script("RotateApiKey", rotated, rotated)
+    assert "mk_b_s3cret" in memoro("admin", "keys", "rotate", "t1", "k1").stdout
+    [line] = memoro.json("admin", "keys", "rotate", "t1", "k1", "--overlap", "0", "--expires", "2030-01-01")
+    assert (line["secret"], line["replaced"]["id"]) == ("mk_b_s3cret", "k1")
+    first, second = (call.request for call in memoro.server.calls if call.method == "RotateApiKey")
+    assert (first.overlap.seconds, second.overlap.seconds, second.HasField("overlap")) == (3600, 0, True)
+    assert "not a time span" in memoro("admin", "keys", "rotate", "t1", "k1", "--overlap", "soon", code=2).stderr
     memoro.server.script("ListApiKeys", admin_service_pb2.ListApiKeysResponse(api_keys=[key]))
     assert "mk_a" in memoro("admin", "keys", "list", "t1").stdout
     memoro.server.script("RevokeApiKey", admin_service_pb2.RevokeApiKeyResponse(api_key=key))

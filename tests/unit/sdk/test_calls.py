@@ -258,6 +258,20 @@ async def test_administration(server: ScriptedServer, client: AsyncClient) -> No
     assert created.api_key.scopes == (Scope.READ, Scope.UNKNOWN)
     server.script("ListApiKeys", admin_service_pb2.ListApiKeysResponse(api_keys=[key]))
     assert [one.id async for one in client.admin.keys.list("t1")] == ["k1"]
+    new = admin_pb2.ApiKey(id="k2", prefix="mk_b")
+    ending = admin_pb2.ApiKey(id="k1", expire_time=STAMP)
+    server.script(
+        "RotateApiKey",
+        admin_service_pb2.RotateApiKeyResponse(api_key=new, secret="mk_b_s3cret", replaced_api_key=ending),
+        admin_service_pb2.RotateApiKeyResponse(api_key=new, replaced_api_key=ending),
+    )
+    rotated = await client.admin.keys.rotate("t1", "k1", overlap=timedelta(minutes=5), expire_time=NOON)
+    assert (rotated.api_key.id, rotated.secret, rotated.replaced.expire_time) == ("k2", "mk_b_s3cret", NOON)
+    assert "s3cret" not in repr(rotated)
+    assert (await client.admin.keys.rotate("t1", "k1")).secret is None
+    first, second = (call.request for call in server.calls if call.method == "RotateApiKey")
+    assert (first.overlap.seconds, first.expire_time, first.api_key_id) == (300, STAMP, "k1")
+    assert not second.HasField("overlap")
     server.script("RevokeApiKey", admin_service_pb2.RevokeApiKeyResponse(api_key=key))
     assert (await client.admin.keys.revoke("t1", "k1")).id == "k1"
     assert all(

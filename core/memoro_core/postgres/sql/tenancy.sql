@@ -39,6 +39,13 @@ INSERT INTO api_keys (tenant_id, api_key_id, display_name, prefix, secret_hash, 
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 RETURNING tenant_id, api_key_id, display_name, prefix, scopes, created_at, expires_at, revoked_at;
 
+-- name: end_api_key
+-- Lets a key end at $3 if it does not sooner. Returns no row for one that is not there or has ended by $4.
+UPDATE api_keys
+SET expires_at = LEAST(expires_at, $3)
+WHERE tenant_id = $1 AND api_key_id = $2 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $4)
+RETURNING tenant_id, api_key_id, display_name, prefix, scopes, created_at, expires_at, revoked_at;
+
 -- name: get_api_key
 SELECT tenant_id, api_key_id, display_name, prefix, scopes, created_at, expires_at, revoked_at
 FROM api_keys
