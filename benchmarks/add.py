@@ -25,12 +25,11 @@ from typing import Final
 
 import psutil
 
-from benchmarks.deployment import Deployment, add_account, open_deployment, running, running_server
+from benchmarks.deployment import Deployment, add_account, give_credits, open_deployment, running, running_server
 from benchmarks.report import Result, publish, table
-from memoro_core.billing.model import DEPLOYMENT, Cause, Grant, Price
-from memoro_core.billing.money import MAX_MICRO_CREDITS
+from memoro_core.billing.model import DEPLOYMENT, Price
 from memoro_core.embedded.ports import free_port
-from memoro_core.ids import GrantId, TenantId, new_id
+from memoro_core.ids import TenantId
 from memoro_core.llm.local import LocalEmbeddingProvider
 from memoro_core.llm.model import Operation
 from memoro_core.postgres.credit_store import PostgresCreditStore
@@ -64,7 +63,7 @@ async def main(rounds: int = 5, seconds: float = 3.0, concurrency: int = 64, pro
         running("benchmarks.keep_awake"),
     ):
         payer = await add_account(deployment, "payer")
-        await _give(deployment, payer.tenant_id)
+        await give_credits(deployment, payer.tenant_id)
         floor_endpoint, key = f"127.0.0.1:{floor_port}", payer.api_key
         for process, target in ((echo, floor_endpoint), (server, endpoint)):
             await _burst(process, target, key, 1.0, concurrency)
@@ -90,13 +89,6 @@ async def main(rounds: int = 5, seconds: float = 3.0, concurrency: int = 64, pro
     )
     value, floor = (median(one.per_core_second for one in kind) for kind in (paid, floors))
     return Result("add", value, floor, value / floor, TARGET, value / floor >= TARGET)
-
-
-async def _give(deployment: Deployment, tenant_id: TenantId) -> None:
-    now = datetime.now(UTC)
-    grant = Grant(GrantId(new_id()), MAX_MICRO_CREDITS, MAX_MICRO_CREDITS, 0, None, "", now)
-    async with open_database(deployment.settings) as database:
-        await PostgresCreditStore(database).add_credits(tenant_id, grant, Cause(), None, now=now)
 
 
 async def _set_fee(deployment: Deployment, fee: int) -> None:

@@ -11,16 +11,20 @@ import urllib.request
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import psutil
 
+from memoro_core.billing.model import Cause, Grant
+from memoro_core.billing.money import MAX_MICRO_CREDITS
 from memoro_core.clock import SystemClock
 from memoro_core.embedded.ports import free_port
 from memoro_core.embedded.provision import provision_dev
 from memoro_core.embedded.stack import Stack, open_stack
-from memoro_core.ids import TenantId
+from memoro_core.ids import GrantId, TenantId, new_id
+from memoro_core.postgres.credit_store import PostgresCreditStore
 from memoro_core.postgres.database import open_database
 from memoro_core.postgres.tenancy_store import PostgresTenancyStore
 from memoro_core.settings import Settings
@@ -77,6 +81,14 @@ async def add_account(deployment: Deployment, name: str, tier: TierName = ENTERP
         tenant = await tenancy.create_tenant(None, name, name, tier)
         _, secret = await tenancy.create_api_key(None, tenant.id, name, DEFAULT_SCOPES, None)
     return Account(tenant.id, secret)
+
+
+async def give_credits(deployment: Deployment, tenant_id: TenantId) -> None:
+    """All the credits that a tenant can have."""
+    now = datetime.now(UTC)
+    grant = Grant(GrantId(new_id()), MAX_MICRO_CREDITS, MAX_MICRO_CREDITS, 0, None, "", now)
+    async with open_database(deployment.settings) as database:
+        await PostgresCreditStore(database).add_credits(tenant_id, grant, Cause(), None, now=now)
 
 
 @asynccontextmanager

@@ -1,22 +1,26 @@
 """How soon a light tenant's job starts while another tenant has very many in the queue, against an idle queue.
 
-The light tenant adds one memory after the other over gRPC; a job's start is measured from its acceptance to its claim,
-both as its row tells them. The jobs of both wait as for a provider. Both tenants are of the tier `pro`; beside it
-stands, without a bar, a tenant of the tier `free` against one of the tier `enterprise`. A short queue, which keeps the
-workers as busy, tells what is due to the queue's length and what to the processors, which all here share.
+The light tenant adds one memory after the other over gRPC; a job's start is measured from its acceptance, as its row
+tells it, to the moment in which a worker begins its work. The jobs of both wait as for a provider. Both tenants are of
+the tier `pro`, and this has the bar. The rest stands beside it, and is measured in the first rounds only: a short
+queue, which keeps the workers as busy, tells what is due to the queue's length and what to the processors, which all
+here share; `saturated`, the other tenant adds so many more over gRPC that no slot stays free; and a tenant of the tier
+`free` is measured against one of the tier `enterprise`.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from statistics import median
+from pathlib import Path
 from typing import Final, TypeAlias
 from uuid import UUID
 
@@ -34,6 +38,7 @@ from benchmarks.deployment import (
 )
 from benchmarks.outcome import count_unended
 from benchmarks.report import Result, percentile, publish, table
+from benchmarks.waiting_worker import read_starts
 from memoro import AsyncClient
 from memoro_core.tasks import end_task
 from memoro_core.tenancy.model import ENTERPRISE_TIER, FREE_TIER, PRO_TIER, TierName
@@ -42,7 +47,9 @@ TARGET: Final = 1.5
 Pair = tuple[TierName, TierName]
 PAIRS: Final[tuple[Pair, ...]] = ((PRO_TIER, PRO_TIER), (FREE_TIER, ENTERPRISE_TIER))
 """The light tenant's tier and the heavy one's; the first pair has the bar."""
-_PAUSE: Final = 0.2
+_BESIDE: Final = 2
+"""Rounds in which what has no bar is measured too."""
+_PAUSE: Final = 0.1
 _FIRST: Final = 20
 """Adds of a phase that are not measured."""
 _SETTLE: Final = 2.0
@@ -63,6 +70,11 @@ class Load:
     concurrency: int
     wait: float
 
+    @property
+    def pause(self) -> float:
+        """Between two adds that together keep all slots busy, in seconds."""
+        return self.wait / (self.workers * self.concurrency)
+
 
 @dataclass(frozen=True, slots=True)
 class Phase:
@@ -74,10 +86,11 @@ class Phase:
     heavy_left: int
 
 
-async def main(load: Load, rounds: int = 3, seconds: float = 20.0) -> Result:
-    """Idle, busy and loaded phases in turn, for each pair of tenants."""
+async def main(load: Load, rounds: int = 5, seconds: float = 8.0) -> Result:
+    """Idle and loaded phases in turn; in the first rounds also what stands beside them."""
     measured: defaultdict[tuple[Pair, str], list[Phase]] = defaultdict(list)
     idle, short, long = "idle", f"{load.short} queued", f"{load.queued} queued"
+    saturated = f"{long}, saturated"
     async with AsyncExitStack() as stack:
         deployment = await stack.enter_async_context(open_deployment())
         await stack.enter_async_context(running("benchmarks.keep_awake"))
@@ -85,7 +98,8 @@ async def main(load: Load, rounds: int = 3, seconds: float = 20.0) -> Result:
         stack.push_async_callback(owner.close)
         stack.push_async_callback(other.close)
         _, endpoint = await stack.enter_async_context(running_server(deployment))
-        await _start_workers(stack, deployment, load)
+        starts = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="memoro-bench-")))
+        await _start_workers(stack, deployment, load, starts)
         accounts = {
             (light, heavy): (
                 await add_account(deployment, f"light-{light}", light),
@@ -93,15 +107,23 @@ async def main(load: Load, rounds: int = 3, seconds: float = 20.0) -> Result:
             )
             for light, heavy in PAIRS
         }
-        for _ in range(rounds):
+        for number in range(rounds):
             for pair, (light, heavy) in accounts.items():
-                phase = partial(_phase, owner, endpoint, light, heavy, seconds)
+                beside = number < _BESIDE
+                if pair != PAIRS[0] and not beside:
+                    continue
+                phase = partial(_phase, owner, endpoint, light, heavy, starts, seconds)
                 measured[pair, idle].append(await phase())
-                topping_up = asyncio.create_task(backlog.keep_short(other, heavy.tenant_id, load.short))
-                measured[pair, short].append(await phase())
-                await end_task(topping_up)
+                if beside:
+                    topping_up = asyncio.create_task(backlog.keep_short(other, heavy.tenant_id, load.short))
+                    measured[pair, short].append(await phase())
+                    await end_task(topping_up)
                 await backlog.fill(owner, heavy.tenant_id, load.queued)
                 measured[pair, long].append(await phase())
+                if beside and pair == PAIRS[0]:
+                    adding = asyncio.create_task(_keep_adding(endpoint, heavy, load.pause))
+                    measured[pair, saturated].append(await phase())
+                    await end_task(adding)
                 await backlog.drop(owner, heavy.tenant_id)
 
     print(
@@ -111,7 +133,8 @@ async def main(load: Load, rounds: int = 3, seconds: float = 20.0) -> Result:
             [
                 _row(pair[0], f"{pair[1]}, {kind}", measured[pair, kind])
                 for pair in PAIRS
-                for kind in (idle, short, long)
+                for kind in (idle, short, long, saturated)
+                if (pair, kind) in measured
             ],
         )
     )
@@ -138,16 +161,15 @@ def _row(light: TierName, other: str, phases: Sequence[Phase]) -> tuple[str, ...
 
 
 def _p99(phases: Sequence[Phase]) -> float:
-    """Of the rounds' tails the middle one: a moment in which the whole machine stands still is nobody's."""
-    return median(percentile(one.milliseconds, 99) for one in phases)
+    return percentile([time for one in phases for time in one.milliseconds], 99)
 
 
-async def _start_workers(stack: AsyncExitStack, deployment: Deployment, load: Load) -> None:
+async def _start_workers(stack: AsyncExitStack, deployment: Deployment, load: Load, starts: Path) -> None:
     for _ in range(load.workers):
         await stack.enter_async_context(
             running_worker(
                 deployment,
-                module=("benchmarks.waiting_worker", f"{load.wait}"),
+                module=("benchmarks.waiting_worker", f"{load.wait}", f"{starts}"),
                 MEMORO_WORKER_CONCURRENCY=f"{load.concurrency}",
                 # They warn of jobs that are gone from under them when a backlog is dropped.
                 MEMORO_LOG_LEVEL="error",
@@ -155,7 +177,7 @@ async def _start_workers(stack: AsyncExitStack, deployment: Deployment, load: Lo
         )
 
 
-async def _phase(owner: Owner, endpoint: str, light: Account, heavy: Account, seconds: float) -> Phase:
+async def _phase(owner: Owner, endpoint: str, light: Account, heavy: Account, starts: Path, seconds: float) -> Phase:
     await asyncio.sleep(_SETTLE)
     async with AsyncClient(endpoint, api_key=light.api_key) as client:
         await _add(client, _FIRST)
@@ -172,16 +194,11 @@ async def _phase(owner: Owner, endpoint: str, light: Account, heavy: Account, se
     except TimeoutError:
         pass
     rows = await owner.fetch(
-        """
-        SELECT started_at IS NULL AS waits,
-               extract(epoch FROM coalesce(started_at, now()) - created_at)::float8 AS seconds
-        FROM jobs
-        WHERE tenant_id = $1 AND job_id = ANY ($2)
-        """,
-        light.tenant_id,
-        jobs,
+        "SELECT job_id, extract(epoch FROM created_at)::float8 AS accepted FROM jobs WHERE job_id = ANY ($1)", jobs
     )
-    return Phase([row["seconds"] * 1000 for row in rows], sum(row["waits"] for row in rows), done / took, left)
+    now, began_at = time.time(), read_starts(starts)
+    times = [(began_at.get(row["job_id"], now) - row["accepted"]) * 1000 for row in rows]
+    return Phase(times, len(set(jobs) - began_at.keys()), done / took, left)
 
 
 async def _ended(owner: Owner, account: Account) -> int:
@@ -202,10 +219,19 @@ async def _add(client: AsyncClient, count: int) -> Sequence[UUID]:
     return [UUID(added.job.id) for added in await asyncio.gather(*calls)]
 
 
+async def _keep_adding(endpoint: str, account: Account, pause: float) -> None:
+    """Adds at this pace, for ever, however long the calls take."""
+    async with AsyncClient(endpoint, api_key=account.api_key) as client, asyncio.TaskGroup() as calls:
+        for number in itertools.count():
+            text = backlog.TEXT.format(number)
+            calls.create_task(client.memories.create(user_id=f"user-{number % backlog.USERS}", text=text))
+            await asyncio.sleep(pause)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each phase")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each phase")
     parser.add_argument("--queued", type=int, default=50_000)
     parser.add_argument("--short", type=int, default=100, help="the short queue")
     parser.add_argument("--workers", type=int, default=2)

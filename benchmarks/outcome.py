@@ -1,8 +1,8 @@
-"""What became of the jobs of a tenant, as the owner of the tables sees it."""
+"""What became of the jobs of a tenant and of its money, as the owner of the tables sees it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Final, Self
 from uuid import UUID
@@ -10,6 +10,9 @@ from uuid import UUID
 import asyncpg
 
 from memoro_core.ids import TenantId
+from memoro_core.postgres.credit_store import PostgresCreditStore
+from memoro_core.postgres.database import open_database
+from memoro_core.settings import Settings
 
 _UNENDED: Final = "SELECT count(*) FROM jobs WHERE tenant_id = $1 AND state NOT IN ('SUCCEEDED', 'FAILED', 'CANCELLED')"
 _LOST: Final = """
@@ -43,6 +46,46 @@ WHERE jobs.tenant_id = $1
   AND (memories.status <> 'READY' OR vectors <> 1 OR entities = 0
        OR entities <> (result ->> 'entities')::integer OR facts <> (result ->> 'relationships')::integer)
 """
+MONEY: Final[Mapping[str, str]] = {
+    "money that is set aside for a job that has ended": """
+        SELECT job_id, amount FROM credit_holds JOIN jobs USING (tenant_id, job_id)
+        WHERE tenant_id = $1 AND credit_holds.state = 'PENDING' AND ended_at IS NOT NULL
+        """,
+    "a job whose money was not set aside once and given back once": """
+        SELECT job_id, cost_bound, array_agg(ledger_entries.kind ORDER BY seq) AS entries
+        FROM jobs LEFT JOIN ledger_entries USING (tenant_id, job_id)
+        WHERE tenant_id = $1
+        GROUP BY tenant_id, job_id, cost_bound
+        HAVING count(*) FILTER (WHERE ledger_entries.kind = 'HOLD') <> (cost_bound > 0)::integer
+            OR count(*) FILTER (WHERE ledger_entries.kind IN ('SETTLEMENT', 'RELEASE')) <> (cost_bound > 0)::integer
+        """,
+    "a job that was not charged what its calls cost": """
+        SELECT job_id, jobs.charged, credit_holds.charged AS settled, cost, fees
+        FROM jobs
+        JOIN credit_holds USING (tenant_id, job_id)
+        LEFT JOIN (SELECT tenant_id, job_id, sum(cost_pico_dollars) AS cost,
+                          max(fee * items) FILTER (WHERE state = 'DONE' AND operation = 'embed')
+                          + max(fee * items) FILTER (WHERE state = 'DONE' AND operation = 'extract') AS fees
+                   FROM ai_calls GROUP BY tenant_id, job_id) AS spent USING (tenant_id, job_id)
+        WHERE tenant_id = $1
+          AND (jobs.charged <> credit_holds.charged
+            OR jobs.state = 'SUCCEEDED'
+               AND jobs.charged
+                   IS DISTINCT FROM ceil(cost * (10000 + margin_basis_points) / (10000 * 10000.0)) + fees)
+        """,
+    "a call whose end nobody has written": """
+        SELECT job_id, ai_calls.attempt, call FROM ai_calls JOIN jobs USING (tenant_id, job_id)
+        WHERE tenant_id = $1 AND ai_calls.state = 'OPEN' AND jobs.ended_at IS NOT NULL
+        """,
+    "an account that is not what its jobs have left": """
+        SELECT held, spent FROM credit_accounts
+        WHERE tenant_id = $1
+          AND (held <> 0 OR spent <> (SELECT coalesce(sum(charged), 0) FROM jobs WHERE jobs.tenant_id = $1))
+        """,
+}
+"""Each finds nothing in the rows of a tenant ($1) whose jobs have ended and were charged what they cost, once."""
+_VERIFIED_WITHIN: Final = 30.0
+"""Seconds for the check of a ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +93,20 @@ class Outcome:
     """Jobs of whom a caller was told, and those of them for which a promise was broken: in each count, zero is well.
 
     `lost` did not succeed; `not_ended_once` have another number of terminal events than one, or a gap in their events;
-    `results_not_once` have less or more stored for their memory than one run of theirs says that it stored.
+    `results_not_once` have less or more stored for their memory than one run of theirs says that it stored;
+    `wrongly_charged` counts what `MONEY` finds.
     """
 
     accepted: int
     lost: int
     not_ended_once: int
     results_not_once: int
+    wrongly_charged: int
 
     @property
     def whole(self) -> bool:
         """Whether every promise was kept."""
-        return not (self.lost or self.not_ended_once or self.results_not_once)
+        return not (self.lost or self.not_ended_once or self.results_not_once or self.wrongly_charged)
 
     @classmethod
     def sum(cls, outcomes: Iterable[Self]) -> Self:
@@ -85,4 +130,12 @@ async def read_outcome(
         await owner.fetchval(_LOST, tenant_id, [UUID(job_id) for job_id in accepted]),
         await owner.fetchval(_NOT_ENDED_ONCE, tenant_id),
         await owner.fetchval(_RESULTS_NOT_ONCE, tenant_id),
+        sum([len(await owner.fetch(query, tenant_id)) for query in MONEY.values()]),
     )
+
+
+async def ledger_stands(settings: Settings, tenant_id: TenantId) -> bool:
+    """Whether all of a tenant's ledger proves to be whole."""
+    async with open_database(settings) as database:
+        verified = await PostgresCreditStore(database).verify(tenant_id, within=_VERIFIED_WITHIN)
+    return verified.valid and verified.complete

@@ -62,6 +62,11 @@ class Round:
     milliseconds: Sequence[float]
     message_bytes: float
 
+    @property
+    def complete(self) -> bool:
+        """Whether every event arrived."""
+        return len(self.milliseconds) == self.published
+
 
 @dataclass(slots=True, eq=False)
 class _Stream:

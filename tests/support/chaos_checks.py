@@ -9,19 +9,16 @@ from typing import Any
 from asyncpg import Record
 from pydantic_core import from_json
 
+from benchmarks.outcome import MONEY, ledger_stands
 from memoro_core.jobs.model import JobEvent, Stage, StageStatus
 from memoro_core.jobs.model import JobState as State
 from memoro_core.jobs.states import can_move
-from memoro_core.postgres.credit_store import PostgresCreditStore
-from memoro_core.postgres.database import open_database
 from memoro_core.postgres.job_rows import event_of
 from tests.support.chaos import Deployment
 from tests.support.chaos_load import Load, Seen
 
 REPEATED = 10
 """How many calls are made once more at the end."""
-VERIFIED_WITHIN = 30.0
-"""Seconds for the check of a ledger."""
 _STAGES = list(Stage)
 
 # Each finds nothing in the rows of a tenant ($1) that are as they should be.
@@ -62,40 +59,10 @@ _ROWS = {
         SELECT relationship_id FROM relationships LEFT JOIN relationship_sources USING (tenant_id, relationship_id)
         WHERE tenant_id = $1 AND memory_id IS NULL
         """,
-    "money that is set aside for a job that has ended": """
-        SELECT job_id, amount FROM credit_holds JOIN jobs USING (tenant_id, job_id)
-        WHERE tenant_id = $1 AND credit_holds.state = 'PENDING' AND ended_at IS NOT NULL
+    "a job that costs nothing, so that no money can go astray": """
+        SELECT job_id FROM jobs WHERE tenant_id = $1 AND cost_bound = 0
         """,
-    "a job whose money was not set aside once and given back once": """
-        SELECT job_id, array_agg(ledger_entries.kind ORDER BY seq) AS entries
-        FROM jobs LEFT JOIN ledger_entries USING (tenant_id, job_id)
-        WHERE tenant_id = $1
-        GROUP BY job_id
-        HAVING count(*) FILTER (WHERE ledger_entries.kind = 'HOLD') <> 1
-            OR count(*) FILTER (WHERE ledger_entries.kind IN ('SETTLEMENT', 'RELEASE')) <> 1
-        """,
-    "a job that was not charged what its calls cost": """
-        SELECT job_id, jobs.charged, credit_holds.charged AS settled, cost, fees
-        FROM jobs
-        JOIN credit_holds USING (tenant_id, job_id)
-        LEFT JOIN (SELECT tenant_id, job_id, sum(cost_pico_dollars) AS cost,
-                          max(fee * items) FILTER (WHERE state = 'DONE' AND operation = 'embed')
-                          + max(fee * items) FILTER (WHERE state = 'DONE' AND operation = 'extract') AS fees
-                   FROM ai_calls GROUP BY tenant_id, job_id) AS spent USING (tenant_id, job_id)
-        WHERE tenant_id = $1
-          AND (jobs.charged <> credit_holds.charged
-            OR jobs.state = 'SUCCEEDED'
-               AND jobs.charged <> ceil(cost * (10000 + margin_basis_points) / (10000 * 10000.0)) + fees)
-        """,
-    "a call whose end nobody has written": """
-        SELECT job_id, ai_calls.attempt, call FROM ai_calls JOIN jobs USING (tenant_id, job_id)
-        WHERE tenant_id = $1 AND ai_calls.state = 'OPEN' AND jobs.ended_at IS NOT NULL
-        """,
-    "an account that is not what its jobs have left": """
-        SELECT held, spent FROM credit_accounts
-        WHERE tenant_id = $1
-          AND (held <> 0 OR spent <> (SELECT coalesce(sum(charged), 0) FROM jobs WHERE jobs.tenant_id = $1))
-        """,
+    **MONEY,
 }
 
 
@@ -126,10 +93,8 @@ async def violations(deployment: Deployment, load: Load, *, failed: Sequence[str
             found.append(f"a watch ended with {seen!r}: job {job_id}")
         elif job_id in jobs:
             found += [f"{wrong}: job {job_id}: {seen}" for wrong in _wrong_in_watch(seen, jobs[job_id]["last_seq"])]
-    async with open_database(deployment.settings) as database:
-        verified = await PostgresCreditStore(database).verify(tenant, within=VERIFIED_WITHIN)
-    if not (verified.valid and verified.complete):
-        found.append(f"a ledger is not whole: {verified}")
+    if not await ledger_stands(deployment.settings, tenant):
+        found.append("a ledger is not whole")
     for ask in load.random.sample(list(load.accepted), min(REPEATED, len(load.accepted))):
         if (again := await load.ask(ask)) != load.accepted[ask]:
             found.append(f"a repeated call has another answer: {load.accepted[ask]}, then {again}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -20,6 +21,8 @@ from memoro_core.tasks import end_task
 _log: Final = structlog.get_logger(__name__)
 _BUSY_PAUSE: Final = 0.04
 """Seconds between two looks for jobs whose turn it is, while there are some."""
+_SUSPECT_PAUSE: Final = 0.1
+"""Seconds between two looks at runs whose lease is out, while there are some."""
 
 
 async def keep_scheduling(
@@ -50,10 +53,19 @@ async def keep_scheduling(
                 await _survive("round_failed", scheduler.round)
                 await _survive("schedules_not_read", recurring.round)
                 await _survive("queues_not_watched", queue_monitor.round)
-            await asyncio.sleep(interval)
+            await (_wait(scheduler, interval) if leader else asyncio.sleep(interval))
     finally:
         await end_task(dispatching)
         await leadership.release()
+
+
+async def _wait(scheduler: Scheduler, seconds: float) -> None:
+    """Waits for the next round, and looks meanwhile whether suspect runs are lost."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        await asyncio.sleep(min(left, _SUSPECT_PAUSE) if scheduler.suspects else left)
+        if scheduler.suspects:
+            await _survive("runs_not_reaped", scheduler.reap)
 
 
 async def _dispatch(dispatcher: Dispatcher, leading: asyncio.Event, poll: float) -> None:

@@ -59,11 +59,17 @@ class Scheduler:
 
     async def round(self) -> None:
         """Ends or requeues lost runs; lets jobs wait again that were put off and can go, or lost their hint."""
-        await self._reap()
+        await self.reap()
         await self._find_lost_hints()
         await self._releaser.round()
 
-    async def _reap(self) -> None:
+    @property
+    def suspects(self) -> int:
+        """Runs whose lease was out when it was last looked, and that wait for the second look."""
+        return len(self._suspects)
+
+    async def reap(self) -> None:
+        """Ends or requeues lost runs: the part of a round that is worth another look soon while there are suspects."""
         now = self._clock.now()
         expired = {(one.claim.ref, one.claim.lease): one for one in await self._runs.expired(now=now, limit=_BATCH)}
         self._suspects = {run: self._suspects.get(run, now) for run in expired}
@@ -82,6 +88,8 @@ class Scheduler:
         for ref, event in await self._runs.reap(ends, now=now):
             _log.warning("run_reaped", job_id=str(ref.job_id), attempt=event.attempt, state=str(event.state))
             await self._tail.publish(ref.tenant_id, ref.job_id, [event])
+        for claim, _ in ends:
+            del self._suspects[claim.ref, claim.lease]
 
     async def _find_lost_hints(self) -> None:
         """A hint that is older than all that wait to be read was read in vain or lost."""

@@ -82,7 +82,7 @@ async def test_results_that_a_job_claims_but_that_are_not_there_are_seen(domain:
     ref = await new_job(domain)
     held = await claim(domain.run_store, ref)
     await domain.run_store.finish(held, succeeded(held), now=now())
-    assert await read_outcome(owner, domain.tenant, [str(ref.job_id)]) == Outcome(1, 0, 0, 1)
+    assert await read_outcome(owner, domain.tenant, [str(ref.job_id)]) == Outcome(1, 0, 0, 1, 0)
 
 
 async def test_an_end_that_is_told_twice_is_seen(domain: Domain, owner: Owner) -> None:
