@@ -47,7 +47,7 @@ TARGET: Final = 1.5
 Pair = tuple[TierName, TierName]
 PAIRS: Final[tuple[Pair, ...]] = ((PRO_TIER, PRO_TIER), (FREE_TIER, ENTERPRISE_TIER))
 """The light tenant's tier and the heavy one's; the first pair has the bar."""
-_BESIDE: Final = 2
+_BESIDE: Final = 1
 """Rounds in which what has no bar is measured too."""
 _PAUSE: Final = 0.1
 _FIRST: Final = 20

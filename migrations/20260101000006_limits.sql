@@ -81,6 +81,15 @@ CREATE INDEX idempotency_records_by_age ON idempotency_records (created_at) WHER
 -- An id is claimed before something is done that can't be taken back, and gets its answer afterwards.
 GRANT UPDATE (answer) ON idempotency_records TO memoro_system;
 
+---------------------------------------------------------------------------------------------------------------------- jobs
+
+-- Of a tenant most of whose jobs wait for a later attempt, whoever looks for those that can begin reads only these.
+ALTER TABLE jobs ADD COLUMN delayed boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN jobs.delayed IS 'While it waits: for a later attempt, and the scheduler has not yet seen that its time has come.';
+DROP INDEX jobs_waiting;
+CREATE INDEX jobs_waiting ON jobs (delayed, tenant_id, user_id, rank_at) WHERE waiting;
+CREATE INDEX jobs_delayed ON jobs (run_at) WHERE waiting AND delayed;
+
 --------------------------------------------------------------------------------------------------------------------- audit
 
 CREATE TABLE audit_events (

@@ -15,6 +15,8 @@ from memoro_core.postgres.job_rows import ref_columns
 from memoro_core.postgres.queries import load_queries
 
 _SQL: Final = load_queries("scheduling")
+_DUE_AT_ONCE: Final = 1_000
+"""Jobs whose time is seen to have come at one look, at most."""
 
 
 class PostgresSchedulingStore:
@@ -31,6 +33,7 @@ class PostgresSchedulingStore:
 
     async def tenants_waiting(self, *, now: datetime, limit: int) -> Sequence[WaitingTenant]:
         async with self._database.system_tx(durable=False) as connection:
+            await connection.execute(_SQL["come_due"], now, _DUE_AT_ONCE)
             rows = await connection.fetch(_SQL["tenants_waiting"], now, limit)
         return [WaitingTenant(row["tenant_id"], row["weight"], row["jobs"]) for row in rows]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -217,6 +217,8 @@ class _Listener:
                     await self._listen(pubsub)
             except UNREACHABLE as error:
                 _log.warning("events_not_received", reason=type(error).__name__)
+            except Exception:  # noqa: BLE001 - all watches of this process depend on it
+                _log.exception("events_not_received")
             await asyncio.sleep(_PAUSE)
 
     async def _listen(self, pubsub: PubSub) -> None:
@@ -272,6 +274,14 @@ class _Listener:
                 follower.missed()
             for line in message["data"].split(b"\n"):
                 if inboxes := channel.inboxes.get(line[:_ID_LENGTH]):
-                    event = _EVENT.validate_json(line[_ID_LENGTH:])
+                    try:
+                        event = _EVENT.validate_json(line[_ID_LENGTH:])
+                    except ValidationError as error:
+                        # A newer worker's, or nobody's: what there is to know of the job stands in the database.
+                        problems = error.error_count()
+                        _log.warning("event_not_understood", job_id=line[:_ID_LENGTH].decode(), problems=problems)
+                        for inbox in inboxes:
+                            inbox.missed()
+                        continue
                     for inbox in inboxes:
                         inbox.put(event)

@@ -77,6 +77,26 @@ async def test_choosing_whose_turn_it_is(domain: Domain, queue: list[JobRef]) ->
     assert sum(read.values()) < 2 * LOOKED_AT + FEW
 
 
+async def test_choosing_among_very_many_that_wait_for_a_later_attempt(domain: Domain, queue: list[JobRef]) -> None:
+    async with domain.database.tenant_tx(domain.tenant) as connection:
+        await connection.execute(
+            "UPDATE jobs SET delayed = true, run_at = now() + make_interval(secs => 1 + random() * 299)"
+            " WHERE job_id <> $1",
+            queue[0].job_id,
+        )
+    for name, parameters in (
+        ("come_due", (now(), 1_000)),
+        ("tenants_waiting", (now(), BATCH)),
+        ("hint", ([domain.tenant], [BATCH], [""], now())),
+    ):
+        assert sum((await scans(domain, "scheduling", name, *parameters)).values()) < FEW, name
+    due = await domain.waiting.tenants_waiting(now=now(), limit=BATCH)
+    assert [one.jobs for one in due if one.tenant_id == domain.tenant] == [1]
+    later = now() + timedelta(minutes=6)
+    due = await domain.waiting.tenants_waiting(now=later, limit=BATCH)
+    assert [one.jobs for one in due if one.tenant_id == domain.tenant] == [BATCH]
+
+
 async def test_claiming(domain: Domain, queue: list[JobRef]) -> None:
     at = now()
     read = await scans(

@@ -17,8 +17,10 @@ from memoro_core.jobs import resume
 from memoro_core.jobs.model import Job, JobEvent, JobRef, JobState, Stage, StageProgress, StageStatus
 from memoro_core.jobs.run_ports import RunContext
 from memoro_core.jobs.watch import JobWatcher, WatchMessage
+from memoro_core.redis import events
 from memoro_core.redis.client import open_redis
 from memoro_core.redis.events import RedisEventTail
+from memoro_core.redis.keys import event_channel
 from memoro_core.settings import Settings
 from tests.integration.jobs.conftest import MakeRunner
 from tests.support.domain import Domain
@@ -154,6 +156,37 @@ async def test_a_watch_survives_the_loss_of_its_connection(
         await end(domain, ref)
         # Nothing is published: that events may have been missed is seen from the connection alone.
         assert numbers(await watch) == [2, 3]
+
+
+async def test_a_watch_survives_what_nobody_understands(domain: Domain, tail: RedisEventTail, redis_url: str) -> None:
+    ref, other = await new_job(domain), await new_job(domain)
+    channel, name = event_channel(domain.tenant), str(ref.job_id).encode()
+    garbage = (b"", b"\n\n", b"\xff\xfe", name, name + b"{", name + b'{"seq": 2, "state": "TELEPORTED"}', b"\xff" * 99)
+    async with watching(domain, tail) as watcher, Redis.from_url(redis_url) as redis:
+        watches = [asyncio.create_task(told(watcher, each)) for each in (ref, other)]
+        await watched(watcher, 2)
+        for message in garbage:
+            # Heard by the connection that there was at first: it is not given up.
+            assert await redis.publish(channel, message) == 1
+        for each in (ref, other):
+            await end(domain, each)
+            # Told live: nothing else would send these watches to the database.
+            await tail.publish(each.tenant_id, each.job_id, (await events_of(domain, each))[1:])
+        assert [numbers(messages) for messages in await asyncio.gather(*watches)] == [[2, 3], [2, 3]]
+
+
+async def test_a_watch_survives_an_error_that_nobody_has_thought_of(
+    domain: Domain, tail: RedisEventTail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = await new_job(domain)
+    async with watching(domain, tail) as watcher:
+        watch = asyncio.create_task(told(watcher, ref))
+        await watched(watcher)
+        with monkeypatch.context() as broken:
+            broken.setattr(events, "_ID_LENGTH", "not a number")
+            await end(domain, ref)
+            await tail.publish(ref.tenant_id, ref.job_id, (await events_of(domain, ref))[1:])
+            assert numbers(await watch) == [2, 3]
 
 
 async def test_what_redis_forgets_no_watch_forgets(

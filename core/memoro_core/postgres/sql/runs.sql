@@ -53,7 +53,7 @@ WITH waiting AS (
 ), claimed AS (
     UPDATE jobs
     SET state = 'RUNNING', run_lease = run_lease + 1, attempt = attempt + 1, last_seq = last_seq + 1, hinted_at = NULL,
-        lease_expires_at = $6, worker_id = $5, started_at = $4,
+        delayed = false, lease_expires_at = $6, worker_id = $5, started_at = $4,
         run_deadline = $4::timestamptz + make_interval(secs => ($8::jsonb ->> kind)::double precision),
         -- Each run begins with the first stage, also one that has the number of an attempt that was given back.
         stages = CASE WHEN run_lease = 0 THEN stages ELSE coalesce((
@@ -119,7 +119,7 @@ WITH ending AS (
     UPDATE jobs
     SET state = held.state, stages = held.stages, partial = held.partial, result = held.result, error = held.error,
         input_tokens = held.input_tokens, output_tokens = held.output_tokens, run_at = coalesce(held.run_at, jobs.run_at),
-        last_seq = last_seq + 1, lease_expires_at = NULL,
+        delayed = coalesce(held.run_at > $3, false), last_seq = last_seq + 1, lease_expires_at = NULL,
         ended_at = CASE WHEN held.state = 'QUEUED' THEN NULL ELSE $3::timestamptz END
     FROM held
     WHERE jobs.tenant_id = $1 AND jobs.job_id = ANY (ARRAY(SELECT job_id FROM held)) AND jobs.job_id = held.job_id

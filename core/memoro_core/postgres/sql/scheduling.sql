@@ -10,17 +10,24 @@ SELECT (SELECT coalesce(sum(concurrency), 0) FROM workers WHERE seen_at >= $1 AN
 FROM jobs
 WHERE in_flight;
 
+-- name: come_due
+-- Jobs that waited for a later attempt wait for their turn from $1 on if that has come, the longest due first.
+UPDATE jobs
+SET delayed = false
+WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM jobs WHERE waiting AND delayed AND run_at <= $1 ORDER BY run_at LIMIT $2 FOR UPDATE SKIP LOCKED));
+
 -- name: tenants_waiting
 -- Tenants with jobs that wait for their turn, with the weight of their tier, and how many of those jobs could be hinted now:
 -- that many are due, and the tenant's cap has room for them. No more than $2 are counted. A tenant is found by one look into the
 -- index, however many jobs it has.
 WITH RECURSIVE found AS (
     -- The order of the index, here and below, so that it is used.
-    (SELECT tenant_id FROM jobs WHERE waiting ORDER BY tenant_id, user_id, rank_at LIMIT 1)
+    (SELECT tenant_id FROM jobs WHERE waiting AND NOT delayed ORDER BY tenant_id, user_id, rank_at LIMIT 1)
     UNION ALL
     SELECT (SELECT jobs.tenant_id
             FROM jobs
-            WHERE jobs.tenant_id > found.tenant_id AND waiting
+            WHERE jobs.tenant_id > found.tenant_id AND waiting AND NOT delayed
             ORDER BY jobs.tenant_id, user_id, rank_at
             LIMIT 1)
     FROM found
@@ -37,7 +44,7 @@ CROSS JOIN LATERAL (
     SELECT count(*) AS jobs
     FROM (SELECT 1
           FROM jobs
-          WHERE jobs.tenant_id = found.tenant_id AND waiting AND run_at <= $1
+          WHERE jobs.tenant_id = found.tenant_id AND waiting AND NOT delayed AND run_at <= $1
           ORDER BY user_id, rank_at
           LIMIT greatest(least(tiers.tenant_in_flight - busy.jobs, $2::bigint), 0)) AS job
 ) AS due
@@ -59,14 +66,14 @@ WITH allotment AS (
         WITH RECURSIVE found AS (
             (SELECT user_id
              FROM jobs
-             WHERE jobs.tenant_id = allotment.tenant_id AND user_id > allotment.after_user AND waiting
-             ORDER BY user_id
+             WHERE jobs.tenant_id = allotment.tenant_id AND user_id > allotment.after_user AND waiting AND NOT delayed
+             ORDER BY user_id, rank_at
              LIMIT 1)
             UNION ALL
             SELECT (SELECT jobs.user_id
                     FROM jobs
-                    WHERE jobs.tenant_id = allotment.tenant_id AND jobs.user_id > found.user_id AND waiting
-                    ORDER BY jobs.user_id
+                    WHERE jobs.tenant_id = allotment.tenant_id AND jobs.user_id > found.user_id AND waiting AND NOT delayed
+                    ORDER BY jobs.user_id, rank_at
                     LIMIT 1)
             FROM found
             WHERE found.user_id IS NOT NULL
@@ -85,7 +92,7 @@ WITH allotment AS (
     CROSS JOIN LATERAL (
         SELECT ctid AS row_id, job_id, rank_at
         FROM jobs
-        WHERE jobs.tenant_id = users.tenant_id AND jobs.user_id = of_user.user_id AND waiting
+        WHERE jobs.tenant_id = users.tenant_id AND jobs.user_id = of_user.user_id AND waiting AND NOT delayed
           AND run_at <= $4
         ORDER BY rank_at
         -- Four times a fair share: enough for the order of the ranks to show, and few when the users are many.
