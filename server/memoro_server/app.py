@@ -28,6 +28,7 @@ from memoro_server.interceptors.authentication import AuthenticationInterceptor
 from memoro_server.interceptors.deadline import DeadlineInterceptor
 from memoro_server.interceptors.drain import DrainInterceptor
 from memoro_server.interceptors.errors import ErrorsInterceptor
+from memoro_server.interceptors.parsing import ParsingInterceptor
 from memoro_server.interceptors.request_id import RequestIdInterceptor
 from memoro_server.interceptors.telemetry import TelemetryInterceptor
 from memoro_server.interceptors.tracing import TracingInterceptor
@@ -152,6 +153,7 @@ class MemoroServer:
             self._drain,
             AuthenticationInterceptor(container.authenticator),
             DeadlineInterceptor(),
+            ParsingInterceptor(),
             ValidationInterceptor(rules),
         )
 

@@ -15,6 +15,8 @@ from memoro_core.tenancy.model import Principal, Scope
 from memoro_server.policy import Policy
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Trailers: TypeAlias = tuple[tuple[str, str], ...]
+"""Names and values of trailing metadata."""
 
 _MARGIN: Final = 5.0
 """Seconds before its deadline at which a call that works in batches begins no more of them: more than one takes."""
@@ -34,7 +36,7 @@ class Method:
 class Call:
     """What the interceptors have found out about a call. `principal` is set once it is authenticated."""
 
-    __slots__ = ("_principal", "authorization", "context", "method", "reason", "request_id", "trace_parent")
+    __slots__ = ("_principal", "authorization", "context", "method", "reason", "request_id", "trace_parent", "trailers")
 
     def __init__(self, method: Method, context: Context) -> None:
         self.method = method
@@ -43,6 +45,7 @@ class Call:
         self.authorization: str | None = None
         self.trace_parent: str | None = None
         self.reason = ""
+        self.trailers: Trailers = ()
         self._principal: Principal | None = None
 
     @property
@@ -59,6 +62,11 @@ class Call:
     def known_principal(self) -> Principal | None:
         """Who calls, or None as long as that is not known."""
         return self._principal
+
+    def tell(self, trailers: Trailers) -> None:
+        """Adds to what the caller is told at the end, however the call ends."""
+        self.trailers = (*self.trailers, *trailers)
+        self.context.set_trailing_metadata(self.trailers)
 
     @property
     def seconds_left(self) -> float:
@@ -100,4 +108,4 @@ def scope_missing(scope: Scope, what: str = "this method") -> MemoroError:
 
 
 Handler: TypeAlias = Callable[[Any, Call], Awaitable[bytes | None]]
-"""Takes the request (raw bytes until it is validated) and the call; the raw answer, or None when it wrote a stream."""
+"""Takes the request (raw bytes until it is parsed) and the call; the raw answer, or None when it wrote a stream."""

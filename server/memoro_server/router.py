@@ -44,7 +44,7 @@ class Router(grpc.GenericRpcHandler):
         return self._handlers.get(path) or _unknown_handler(path, self._unknown)
 
 
-_UNKNOWN: Final = Method("unknown", Policy(None, 0, False, 30.0), None)
+_UNKNOWN: Final = Method("unknown", Policy(None, None, 0, False, 30.0), None)
 
 
 def _unknown_handler(path: str, refuse: Handler) -> RpcHandler:

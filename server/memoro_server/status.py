@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +15,8 @@ from memoro_core.errors import Code, MemoroError, Reason
 
 DOMAIN: Final = "memoro"
 PUSHBACK: Final = "grpc-retry-pushback-ms"
+_NEVER: Final = "-1"
+_LIMITS: Final = frozenset({Reason.RATE_LIMITED, Reason.DAILY_LIMIT, Reason.QUOTA_EXCEEDED})
 _DETAILS: Final = "grpc-status-details-bin"
 
 # A status travels in HTTP/2 headers, of which a client takes 8 KiB by default: what a caller sent must not blow it up.
@@ -50,20 +53,23 @@ def failure_of(error: MemoroError) -> Failure:
         if len(error.violations) > _MAX_VIOLATIONS:
             info.metadata["violations"] = str(len(error.violations))
         details.append(error_details_pb2.BadRequest(field_violations=shown))
-    if error.reason is Reason.RATE_LIMITED:
+    if error.reason in _LIMITS:
         subject = _cut(error.metadata.get("limit", ""))
         violation = error_details_pb2.QuotaFailure.Violation(subject=subject, description=message)
         details.append(error_details_pb2.QuotaFailure(violations=[violation]))
     if error.reason is Reason.INSUFFICIENT_CREDITS:
         details.append(_too_few_credits(error))
-    trailers: list[tuple[str, str | bytes]] = []
+    pushback = _NEVER
     if error.retry_after is not None:
+        # Up, so that a caller who waits as told does not come too early; but not for the noise of a float.
+        milliseconds = max(1, math.ceil(round(error.retry_after * 1000, 3)))
         retry = error_details_pb2.RetryInfo()
-        milliseconds = max(1, round(error.retry_after * 1000))
         retry.retry_delay.FromMilliseconds(milliseconds)
         details.append(retry)
-        if error.code is Code.RESOURCE_EXHAUSTED:
-            trailers.append((PUSHBACK, str(milliseconds)))
+        pushback = str(milliseconds)
+    trailers: list[tuple[str, str | bytes]] = []
+    if error.code is Code.RESOURCE_EXHAUSTED:
+        trailers.append((PUSHBACK, pushback))
     return _failure(code, error.reason, message, details, trailers)
 
 

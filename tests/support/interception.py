@@ -22,6 +22,7 @@ from memoro_server.interceptors.authentication import AuthenticationInterceptor
 from memoro_server.interceptors.deadline import DeadlineInterceptor
 from memoro_server.interceptors.drain import DrainInterceptor
 from memoro_server.interceptors.errors import ErrorsInterceptor
+from memoro_server.interceptors.parsing import ParsingInterceptor
 from memoro_server.interceptors.request_id import RequestIdInterceptor
 from memoro_server.interceptors.telemetry import TelemetryInterceptor
 from memoro_server.interceptors.validation import ValidationInterceptor
@@ -161,6 +162,7 @@ async def serving(unary: Unary = _nothing, stream: Stream = _no_stream) -> Async
         drain,
         AuthenticationInterceptor(OneKey()),
         DeadlineInterceptor(),
+        ParsingInterceptor(),
         ValidationInterceptor(Rules()),
     )
     server = grpc.aio.server()

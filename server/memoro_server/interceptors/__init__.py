@@ -15,14 +15,15 @@ ORDER: Final = (
     "drain",
     "authentication",
     "deadline",
+    "parsing",
     "rate_limit",
     "validation",
 )
 """The order of the interceptors, whichever of them a server has.
 
 The request id comes first, so that whatever fails can be found; then the trace that the call is part of. Errors are
-inside telemetry, which counts what the caller sees. A limit needs to know who calls; and no message is parsed before it
-is known that its sender may call.
+inside telemetry, which counts what the caller sees. No message is parsed before it is known that its sender may call.
+A limit needs to know who calls, and for which user, which the message says; a call that breaks a rule counts too.
 """
 
 

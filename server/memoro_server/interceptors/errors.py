@@ -10,7 +10,6 @@ import structlog
 
 from memoro_core.errors import MemoroError
 from memoro_server.call import Call, Handler, Method
-from memoro_server.interceptors.request_id import HEADER
 from memoro_server.status import Failure, failure_of, internal_error, interrupted
 
 
@@ -57,7 +56,7 @@ class ErrorsInterceptor:
 
 async def _abort(call: Call, failure: Failure) -> NoReturn:
     call.reason = failure.reason
-    await call.context.abort(failure.code, failure.message, ((HEADER, call.request_id), *failure.trailers))
+    await call.context.abort(failure.code, failure.message, (*call.trailers, *failure.trailers))
     raise AssertionError("abort raises")
 
 

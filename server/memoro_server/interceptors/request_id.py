@@ -35,7 +35,7 @@ class RequestIdInterceptor:
                     call.trace_parent = value
             if not call.request_id:
                 call.request_id = str(uuid7())
-            call.context.set_trailing_metadata(((HEADER, call.request_id),))
+            call.tell(((HEADER, call.request_id),))
             bind_contextvars(request_id=call.request_id)
             return await proceed(request, call)
 

@@ -1,16 +1,15 @@
-"""Turns bytes into a request that keeps the contract."""
+"""Holds requests to the rules of the contract."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 from memoro_server.call import Call, Handler, Method
-from memoro_server.parsing import parse
 from memoro_server.rules import Rules
 
 
 class ValidationInterceptor:
-    """Parses the request, refusing fields that the contract does not know, and checks it against its rules."""
+    """Checks a request against its rules."""
 
     name: Final = "validation"
 
@@ -24,8 +23,7 @@ class ValidationInterceptor:
         self._rules.prepare(request_class)
         check = self._rules.check
 
-        async def validated(data: Any, call: Call) -> bytes | None:
-            request = parse(request_class, data)
+        async def validated(request: Any, call: Call) -> bytes | None:
             check(request)
             return await proceed(request, call)
 

@@ -73,6 +73,7 @@ async def test_calls_pass_the_interceptors_in_the_declared_order() -> None:
         "drain",
         "authentication",
         "deadline",
+        "parsing",
         "rate_limit",
         "validation",
     )

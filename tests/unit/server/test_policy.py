@@ -8,13 +8,16 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from buf.validate import validate_pb2
 from memoro.v1 import (
+    admin_pb2,
     admin_service_pb2,
     billing_service_pb2,
     jobs_service_pb2,
     memory_service_pb2,
     webhooks_service_pb2,
 )
+from memoro_core.limits.model import MethodClass
 from memoro_core.tenancy.model import Scope
 from memoro_server.policy import POLICIES
 
@@ -34,8 +37,26 @@ def test_every_method_has_a_policy_and_no_policy_is_stale() -> None:
     assert POLICIES.keys() == methods_of(*OURS, health_pb2, reflection_pb2).keys()
 
 
-def test_every_method_of_ours_needs_a_scope() -> None:
-    assert all(POLICIES[path].scope is not None for path in methods_of(*OURS))
+def test_every_method_of_ours_needs_a_scope_and_is_limited_and_no_other() -> None:
+    assert {path for path, policy in POLICIES.items() if policy.scope is not None} == methods_of(*OURS).keys()
+    assert {path for path, policy in POLICIES.items() if policy.method_class is not None} == methods_of(*OURS).keys()
+
+
+def test_a_call_counts_against_the_limit_of_what_it_does() -> None:
+    for path, policy in POLICIES.items():
+        match policy.scope:
+            case Scope.ADMIN:
+                assert policy.method_class is MethodClass.ADMIN, path
+            case Scope.WRITE | Scope.JOBS:
+                assert policy.method_class is MethodClass.WRITE, path
+            case Scope.READ | Scope.BILLING:
+                assert policy.method_class in {MethodClass.READ, MethodClass.SEARCH}, path
+
+
+@pytest.mark.parametrize("path", methods_of(*OURS))
+def test_the_smallest_bucket_holds_any_call(path: str) -> None:
+    burst = admin_pb2.RateLimit.DESCRIPTOR.fields_by_name["burst"].GetOptions().Extensions[validate_pb2.field]
+    assert 1 <= POLICIES[path].weight <= burst.int64.gte
 
 
 @pytest.mark.parametrize("path", methods_of(admin_service_pb2))
@@ -58,7 +79,6 @@ def _names_a_tenant(method: Any) -> bool:
 def test_a_policy_fits_its_method(path: str, method: Any) -> None:
     policy = POLICIES[path]
     assert policy.streaming == method.server_streaming
-    assert policy.weight > 0
     assert policy.longest_deadline > 0
 
 

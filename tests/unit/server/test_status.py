@@ -74,7 +74,7 @@ def test_no_two_details_of_a_kind_and_never_too_large(
     kinds = [detail.TypeName() for detail in status.details]
     assert len(kinds) == len(set(kinds))
     assert kinds[0] == "google.rpc.ErrorInfo"
-    assert (PUSHBACK in dict(failure.trailers)) == (retry_after is not None)
+    assert (dict(failure.trailers)[PUSHBACK] == "-1") == (retry_after is None)
     assert sent_bytes(failure) < CLIENTS_LIMIT
 
 
@@ -109,3 +109,32 @@ def test_an_item_of_a_batch_tells_what_a_call_would() -> None:
     assert [(it.field, it.description) for it in item.field_violations] == [
         (it.field, it.description) for it in bad.field_violations
     ]
+
+
+def refusal(reason: Reason, retry_after: float | None = None) -> Failure:
+    metadata = {"limit": "writes"}
+    return failure_of(MemoroError(Code.RESOURCE_EXHAUSTED, reason, "no", metadata=metadata, retry_after=retry_after))
+
+
+@pytest.mark.parametrize("reason", [Reason.RATE_LIMITED, Reason.DAILY_LIMIT, Reason.QUOTA_EXCEEDED])
+def test_a_limit_says_which_it_is(reason: Reason) -> None:
+    info, quota = error_details_pb2.ErrorInfo(), error_details_pb2.QuotaFailure()
+    failure = refusal(reason)
+    first, second = status_of(failure).details
+    first.Unpack(info)
+    second.Unpack(quota)
+    assert (info.reason, dict(info.metadata)) == (reason, {"limit": "writes"})
+    assert [(it.subject, it.description) for it in quota.violations] == [("writes", "no")]
+    assert dict(failure.trailers)[PUSHBACK] == "-1"
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "milliseconds"),
+    [(0.0001, 1), (0.25, 250), (0.2500001, 250), (0.2501, 251), (1.1, 1100), (30, 30_000)],
+)
+def test_the_time_to_wait_is_never_too_short(retry_after: float, milliseconds: int) -> None:
+    retry = error_details_pb2.RetryInfo()
+    failure = refusal(Reason.RATE_LIMITED, retry_after)
+    status_of(failure).details[2].Unpack(retry)
+    assert retry.retry_delay.ToMilliseconds() == milliseconds
+    assert dict(failure.trailers)[PUSHBACK] == str(milliseconds)
