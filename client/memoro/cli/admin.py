@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
-from memoro.cli import alerts, processing
+from memoro.cli import alerts, processing, tiers
 from memoro.cli.options import choices, duration, moment
+from memoro.cli.output import Column
 from memoro.cli.session import Session, connected
+from memoro.cli.tiers import limits_in_words, limits_of_json
 from memoro.enums import Scope
 from memoro.types import Tenant
 
@@ -17,6 +20,7 @@ tenants = typer.Typer(no_args_is_help=True, help="Teams and products, walled off
 keys = typer.Typer(no_args_is_help=True, help="Credentials of tenants.")
 app.add_typer(tenants, name="tenants")
 app.add_typer(keys, name="keys")
+app.add_typer(tiers.app, name="tiers")
 for command in (
     processing.workers,
     processing.pause,
@@ -31,16 +35,17 @@ app.command("test-alert")(alerts.send_test_alert)
 TenantId = Annotated[str, typer.Argument(help="The tenant's id.")]
 KeyId = Annotated[str, typer.Argument(help="The key's id.")]
 DisplayName = Annotated[str | None, typer.Option("--display-name", "--name", help="A name for people.")]
-Tier = Annotated[str | None, typer.Option(help="Which limits apply: free, pro or enterprise.")]
+Tier = Annotated[str | None, typer.Option(help="Which limits apply: free, pro, enterprise or another tier.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")]
 
-_TENANT = {
+_TENANT: Mapping[Column, str] = {
     "id": "id",
     "name": "name",
     "display_name": "display name",
     "tier": "tier",
     "state": "state",
     "create_time": "created",
+    (lambda tenant: limits_in_words(tenant.limits)): "limits of its own",
 }
 _KEY = {
     "id": "id",
@@ -87,12 +92,24 @@ def get_tenant(session: Session, tenant_id: TenantId) -> None:
 @tenants.command("update")
 @connected
 def update_tenant(
-    session: Session, tenant_id: TenantId, *, display_name: DisplayName = None, tier: Tier = None
+    session: Session,
+    tenant_id: TenantId,
+    *,
+    display_name: DisplayName = None,
+    tier: Tier = None,
+    limits_json: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON",
+            help='All limits of its own, e.g. \'{"requests": {"per_minute": 600, "burst": 120}}\'; {} for none.',
+        ),
+    ] = None,
 ) -> None:
     """Changes what is given."""
-    if display_name is None and tier is None:
-        raise ValueError("give --display-name or --tier")
-    _show(session, session.client.admin.tenants.update(tenant_id, display_name=display_name, tier=tier))
+    if display_name is None and tier is None and limits_json is None:
+        raise ValueError("give --display-name, --tier or --limits-json")
+    limits = None if limits_json is None else limits_of_json("--limits-json", limits_json)
+    _show(session, session.client.admin.tenants.update(tenant_id, display_name=display_name, tier=tier, limits=limits))
 
 
 @tenants.command("suspend")

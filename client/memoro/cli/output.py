@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, TypeVar
 
 import typer
@@ -68,7 +68,7 @@ class Output:
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold of a value: dataclasses as objects, times in ISO 8601, bytes in hex."""
+    """What JSON can hold of a value: dataclasses as objects, times in ISO 8601, periods in seconds, bytes in hex."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
@@ -77,6 +77,8 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, date):
         return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
     if isinstance(value, bytes):
         return value.hex()
     return value

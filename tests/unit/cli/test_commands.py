@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf import duration_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from memoro.v1 import (
@@ -358,7 +359,65 @@ def test_tenants(memoro: CommandLine) -> None:
     ):
         assert "acme" in memoro("admin", "tenants", *arguments).stdout
         assert memoro.json("admin", "tenants", *arguments)[0]["id"] == "t1"
-    assert memoro("admin", "tenants", "update", "t1", code=2).stderr == "error: give --display-name or --tier\n"
+    assert memoro("admin", "tenants", "update", "t1", code=2).stderr == (
+        "error: give --display-name, --tier or --limits-json\n"
+    )
+
+
+def test_limits_of_a_tenant(memoro: CommandLine) -> None:
+    limits = admin_pb2.Limits(requests=admin_pb2.RateLimit(per_minute=600, burst=120), max_memories=7)
+    tenant = admin_pb2.Tenant(id="t1", name="acme", tier="pro", limits=limits)
+    memoro.server.script("UpdateTenant", admin_service_pb2.UpdateTenantResponse(tenant=tenant))
+    update = ("admin", "tenants", "update", "t1", "--limits-json")
+    given = '{"requests": {"per_minute": 600, "burst": 120}, "max_memories": 7}'
+    assert "requests 600/120, max_memories 7" in memoro(*update, given).stdout
+    [line] = memoro.json(*update, "{}")
+    assert line["limits"]["requests"] == {"per_minute": 600, "burst": 120}
+    assert line["limits"]["reads"] is None
+    own, none = memoro.server.requests("UpdateTenant")
+    assert own.limits == limits
+    assert (list(none.update_mask.paths), none.limits) == (["limits"], admin_pb2.Limits())
+    for bad in ("[]", "{", '{"request": {}}', '{"requests": 7}', '{"max_memories": "many"}'):
+        assert memoro(*update, bad, code=2).stderr.startswith("error: --limits-json: "), bad
+
+
+def test_tiers(memoro: CommandLine) -> None:
+    tier = admin_pb2.Tier(
+        name="pro",
+        limits=admin_pb2.Limits(requests=admin_pb2.RateLimit(per_minute=600, burst=120), open_streams=9),
+        weight=4,
+        tenant_in_flight=64,
+        user_in_flight=16,
+        kept_failed=duration_pb2.Duration(seconds=7200),
+        etag="3",
+    )
+    memoro.server.script("ListTiers", admin_service_pb2.ListTiersResponse(tiers=[tier]))
+    memoro.server.script("PutTier", admin_service_pb2.PutTierResponse(tier=tier))
+    told = memoro("admin", "tiers", "list").stdout
+    assert "64/16" in told
+    assert "600/120" in told
+    [line] = memoro.json("admin", "tiers", "list")
+    assert (line["name"], line["limits"]["open_streams"], line["kept_failed"]) == ("pro", 9, 7200.0)
+
+    options = ("--requests", "none", "--reads", "60/20", "--max-memories", "5", "--open-streams", "none")
+    others = ("--shadow", "--user-in-flight", "2", "--kept-failed", "none", "--kept-succeeded", "12h")
+    memoro("admin", "tiers", "put", "pro", *options, *others)
+    memoro("admin", "tiers", "put", "new", "--weight", "3", "--kept-failed", "30d")
+    changed, made = (request.tier for request in memoro.server.requests("PutTier"))
+    assert changed == admin_pb2.Tier(
+        name="pro",
+        limits=admin_pb2.Limits(reads=admin_pb2.RateLimit(per_minute=60, burst=20), max_memories=5),
+        shadow=True,
+        weight=4,
+        tenant_in_flight=64,
+        user_in_flight=2,
+        kept_succeeded=duration_pb2.Duration(seconds=12 * 3600),
+        etag="3",
+    )
+    assert (made.name, made.weight, made.tenant_in_flight, made.user_in_flight, made.etag) == ("new", 3, 8, 4, "")
+    assert made.kept_failed == duration_pb2.Duration(seconds=30 * 86_400)
+    for bad in (("--reads", "60"), ("--reads", "a/b"), ("--max-bytes", "-1"), ("--kept-failed", "3w")):
+        assert memoro("admin", "tiers", "put", "pro", *bad, code=2).stderr.startswith(f"error: {bad[0]}: ")
 
 
 def test_keys(memoro: CommandLine) -> None:
