@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
-
-from google.protobuf.duration_pb2 import Duration
 
 from memoro import types
 from memoro.v1 import admin_pb2
-from memoro.wire import time_of
+from memoro.wire import duration, time_of
 
 _RATES = ("requests", "reads", "writes", "searches", "user_requests")
 _NUMBERS = ("daily_units", "open_streams", "relation_detections", "max_memories", "max_bytes")
@@ -51,19 +48,11 @@ def tier_message(item: types.Tier) -> admin_pb2.Tier:
         weight=item.weight,
         tenant_in_flight=item.tenant_in_flight,
         user_in_flight=item.user_in_flight,
-        kept_succeeded=_duration(item.kept_succeeded),
-        kept_failed=_duration(item.kept_failed),
+        kept_succeeded=duration(item.kept_succeeded),
+        kept_failed=duration(item.kept_failed),
         etag=item.etag,
     )
 
 
 def _limit(value: Any) -> Any:
     return types.RateLimit(value.per_minute, value.burst) if isinstance(value, admin_pb2.RateLimit) else value
-
-
-def _duration(interval: timedelta | None) -> Duration | None:
-    if interval is None:
-        return None
-    duration = Duration()
-    duration.FromTimedelta(interval)
-    return duration

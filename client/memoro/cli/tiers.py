@@ -11,7 +11,7 @@ import typer
 from google.protobuf.json_format import ParseDict, ParseError
 
 from memoro import convert_tiers
-from memoro.cli.options import json_object
+from memoro.cli.options import duration, json_object
 from memoro.cli.output import Column
 from memoro.cli.session import Session, connected
 from memoro.types import Limits, RateLimit, Tier
@@ -20,7 +20,6 @@ from memoro.v1 import admin_pb2
 app = typer.Typer(no_args_is_help=True, help="What the tenants of each tier may do, and how they share the workers.")
 
 _NONE = "none"
-_UNITS = {"h": "hours", "d": "days"}
 _RATE = "PER-MINUTE/BURST"
 _KEPT = "12h|30d"
 
@@ -154,10 +153,10 @@ def _number(name: str, text: str) -> int | None:
 def _period(name: str, text: str) -> timedelta | None:
     if text == _NONE:
         return None
-    number, unit = text[:-1], text[-1:]
-    if not number.isdecimal() or unit not in _UNITS:
-        raise ValueError(f"{_option(name)}: {text!r} is neither a time as 12h or 30d, nor {_NONE}")
-    return timedelta(**{_UNITS[unit]: int(number)})
+    try:
+        return duration(text)
+    except ValueError as error:
+        raise ValueError(f"{_option(name)}: {error}, or {_NONE}") from error
 
 
 def _option(name: str) -> str:

@@ -6,12 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
 
 from memoro.v1 import admin_pb2
 from memoro_core.limits.model import Limits, Rate
 from memoro_core.tenancy.model import Tier, TierName
-from memoro_server.convert.scalars import from_time, from_version
+from memoro_server.convert.scalars import from_time, from_version, to_duration
 
 _RATES: Final = ("requests", "reads", "writes", "searches", "user_requests")
 _NUMBERS: Final = ("daily_units", "open_streams", "relation_detections", "max_memories", "max_bytes")
@@ -47,8 +46,8 @@ def to_tier(message: admin_pb2.Tier) -> Tier:
         weight=message.weight,
         tenant_in_flight=message.tenant_in_flight,
         user_in_flight=message.user_in_flight,
-        kept_succeeded=_interval(message, "kept_succeeded"),
-        kept_failed=_interval(message, "kept_failed"),
+        kept_succeeded=to_duration(message, "kept_succeeded"),
+        kept_failed=to_duration(message, "kept_failed"),
         version=0,
         updated_at=_NEVER,
     )
@@ -72,14 +71,6 @@ def from_tier(tier: Tier) -> admin_pb2.Tier:
 
 def _limit(value: Any) -> Any:
     return Rate(value.per_minute, value.burst) if isinstance(value, admin_pb2.RateLimit) else value
-
-
-def _interval(message: Message, field: str) -> timedelta | None:
-    """To the microsecond."""
-    if not message.HasField(field):
-        return None
-    duration: Duration = getattr(message, field)
-    return timedelta(seconds=duration.seconds, microseconds=duration.nanos // 1000)
 
 
 def _duration(interval: timedelta | None) -> Duration | None:
