@@ -1,10 +1,12 @@
 """Durable jobs against bare tasks: how many one core of a worker process sees through in a second.
 
-Memoro: a job that waits in PostgreSQL is chosen, hinted, claimed, run by a handler that has nothing to do, and ended,
-each step committed and each told as an event. Floor: Taskiq's own worker on a Redis stream, whose task does nothing.
-Both have as many tasks under way at once. Both are measured by the processor time of the worker's process, since
-PostgreSQL shares the machine with it and would otherwise decide the figure; the rates by the clock are in the table. A
-spinning process of the lowest class keeps the processor awake, so that commits don't wait for it.
+Memoro: a job that waits in PostgreSQL is chosen, hinted, claimed, run by a handler that has nothing to do, settled, and
+ended, each step committed and each told as an event. What was set aside for it when it was accepted goes back with its
+end, through the ledger. Beside it stand jobs that cost nothing, for which nothing was set aside. Floor: Taskiq's own
+worker on a Redis stream, whose task does nothing. Both have as many tasks under way at once. Both are measured by the
+processor time of the worker's process, since PostgreSQL shares the machine with it and would otherwise decide the
+figure; the rates by the clock are in the table. A spinning process of the lowest class keeps the processor awake, so
+that commits don't wait for it.
 """
 
 from __future__ import annotations
@@ -20,18 +22,27 @@ from typing import Final
 
 import asyncpg
 
-from benchmarks.deployment import Deployment, open_deployment, running
+from benchmarks.deployment import Deployment, give_credits, open_deployment, running
 from benchmarks.report import Result, publish, table
 
 TARGET: Final = 1.0
 USERS: Final = 50
+HOLD: Final = 1_000
+"""What is set aside for a job, in micro-credits."""
 ACCEPT: Final = """
     WITH made AS (
         INSERT INTO jobs (tenant_id, job_id, kind, state, priority, user_id, memory_ids, stages, max_attempts, run_at,
-        last_seq, created_at) SELECT tenant_id, gen_random_uuid(), 'memory.enrich', 'QUEUED', 2, 'user-' || number % $2,
+        last_seq, created_at, cost_bound)
+        SELECT tenant_id, gen_random_uuid(), 'memory.enrich', 'QUEUED', 2, 'user-' || number % $2,
         ARRAY[gen_random_uuid()], '[{"stage": "SCREEN", "status": "PENDING", "completed": 0, "total": 0}, {"stage":
-        "COMMIT", "status": "PENDING", "completed": 0, "total": 0}]', 5, now(), 1, now() FROM tenants,
-        generate_series(1, $1) AS number WHERE name = 'dev' RETURNING tenant_id, job_id
+        "COMMIT", "status": "PENDING", "completed": 0, "total": 0}]', 5, now(), 1, now(), $3 FROM tenants,
+        generate_series(1, $1) AS number WHERE name = 'dev' RETURNING tenant_id, job_id, user_id
+    ), set_aside AS (
+        INSERT INTO credit_holds (tenant_id, job_id, user_id, state, amount, margin_basis_points, day, created_at)
+        SELECT tenant_id, job_id, user_id, 'PENDING', $3, 0, now()::date, now() FROM made WHERE $3 > 0
+    ), held AS (
+        UPDATE credit_accounts SET available = available - $1 * $3, held = held + $1 * $3
+        FROM tenants WHERE tenants.tenant_id = credit_accounts.tenant_id AND name = 'dev'
     )
     INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
     SELECT tenant_id, job_id, 1, jsonb_build_object('seq', 1, 'state', 'QUEUED', 'attempt', 0, 'at', now()), now() FROM
@@ -52,23 +63,28 @@ async def main(rounds: int = 5, jobs: int = 6000, concurrency: int = 128) -> Res
     async with open_deployment() as deployment, running("benchmarks.keep_awake"):
         owner = await asyncpg.connect(deployment.stack.owner_url)
         await owner.execute("UPDATE tenants SET tier = 'enterprise' WHERE name = 'dev'")
+        dev = await owner.fetchval("SELECT tenant_id FROM tenants WHERE name = 'dev'")
+        await give_credits(deployment, dev)
         floors: list[Rate] = []
         values: list[Rate] = []
+        free: list[Rate] = []
         for _ in range(rounds):
             floors.append(await asyncio.to_thread(_floor, deployment, jobs, concurrency))
-            values.append(await _round(deployment, owner, jobs, concurrency))
+            for rates, hold in ((values, HOLD), (free, 0)):
+                rates.append(await _round(deployment, owner, jobs, concurrency, hold))
+            if await owner.fetchval("SELECT held FROM credit_accounts WHERE tenant_id = $1", dev):
+                raise RuntimeError("jobs have ended, and what was set aside for them was not given back")
         await owner.close()
     rows = [
         [
-            f"{floor.per_core_second:,.0f}",
-            f"{value.per_core_second:,.0f}",
+            *(f"{rate.per_core_second:,.0f}" for rate in (floor, value, without)),
             f"{value.per_core_second / floor.per_core_second:.2f}",
-            f"{floor.per_second:,.0f}",
-            f"{value.per_second:,.0f}",
+            *(f"{rate.per_second:,.0f}" for rate in (floor, value, without)),
         ]
-        for floor, value in zip(floors, values, strict=True)
+        for floor, value, without in zip(floors, values, free, strict=True)
     ]
-    header = ("bare task, per core and second", "durable job", "ratio", "by the clock: bare task", "durable job")
+    kinds = ("durable job", "at no cost")
+    header = ("bare task, per core and second", *kinds, "ratio", "by the clock: bare task", *kinds)
     print(table("one worker process", header, rows))
     floor, value = (median(rate.per_core_second for rate in rates) for rates in (floors, values))
     result = Result("lifecycle", value, floor, value / floor, TARGET, value / floor >= TARGET)
@@ -84,7 +100,7 @@ def _floor(deployment: Deployment, tasks: int, concurrency: int) -> Rate:
 
 
 async def _round(
-    deployment: Deployment, owner: asyncpg.Connection[asyncpg.Record], jobs: int, concurrency: int
+    deployment: Deployment, owner: asyncpg.Connection[asyncpg.Record], jobs: int, concurrency: int, hold: int
 ) -> Rate:
     environment = {
         **deployment.environment,
@@ -94,18 +110,18 @@ async def _round(
     }
     async with running("benchmarks.noop_worker", environment=environment) as worker:
         # The worker is up when it has done something.
-        await _see_through(owner, concurrency)
+        await _see_through(owner, concurrency, hold)
         before = worker.cpu_times()
-        seconds = await _see_through(owner, jobs)
+        seconds = await _see_through(owner, jobs, hold)
         after = worker.cpu_times()
     processor = after.user + after.system - before.user - before.system
     return Rate(jobs / seconds, jobs / processor)
 
 
-async def _see_through(owner: asyncpg.Connection[asyncpg.Record], jobs: int) -> float:
+async def _see_through(owner: asyncpg.Connection[asyncpg.Record], jobs: int, hold: int) -> float:
     """Seconds from the acceptance of so many jobs to the end of the last."""
-    await owner.execute("TRUNCATE jobs, job_events")
-    await owner.execute(ACCEPT, jobs, USERS)
+    await owner.execute("TRUNCATE jobs, job_events, credit_holds")
+    await owner.execute(ACCEPT, jobs, USERS, hold)
     started = time.perf_counter()
     async with asyncio.timeout(120):
         while await owner.fetchval("SELECT EXISTS (SELECT FROM jobs WHERE ended_at IS NULL)"):

@@ -70,7 +70,7 @@ class Endurance:
                 await self.deployment.wait_until_ended(load, seconds=ENDS_WITHIN)
             except AssertionError as error:
                 found.append(str(error))
-            found += await violations(self.deployment, load)
+            found += await violations(self.deployment, load, crashed=True)
         for one in found:
             self.say(one)
         repeated = sum(load.repeated for load in self.loads)

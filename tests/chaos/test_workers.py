@@ -29,8 +29,8 @@ FEW = 40
 """Little more than one worker has at once: what is given back is soon taken again."""
 SEVERAL = 4
 BLOCKED = 10.0
-TAKEOVER = 10.0
-"""Five seconds, and as many again for a busy machine."""
+TAKEOVER = 6.0
+"""Five seconds, and one in which this test may look too late."""
 LOST = "SELECT count(*) FROM job_events WHERE tenant_id = $1 AND event -> 'error' ->> 'reason' = 'WORKER_LOST'"
 
 

@@ -66,8 +66,13 @@ _ROWS = {
 }
 
 
-async def violations(deployment: Deployment, load: Load, *, failed: Sequence[str] = ()) -> Sequence[str]:
-    """What is not as it should be with the tenant's jobs, all of which must have ended; those in `failed` not well."""
+async def violations(
+    deployment: Deployment, load: Load, *, failed: Sequence[str] = (), crashed: bool = False
+) -> Sequence[str]:
+    """What is not as it should be with the tenant's jobs, all of which must have ended; those in `failed` not well.
+
+    `crashed`: PostgreSQL has, and watchers may have been told of progress that it has forgotten.
+    """
     owner, tenant = deployment.owner, load.tenant_id
     found = [f"a call was answered with {error}" for error in load.unexplained]
     jobs = {str(row["job_id"]): row for row in await owner.fetch("SELECT * FROM jobs WHERE tenant_id = $1", tenant)}
@@ -92,7 +97,8 @@ async def violations(deployment: Deployment, load: Load, *, failed: Sequence[str
         if isinstance(seen, BaseException):
             found.append(f"a watch ended with {seen!r}: job {job_id}")
         elif job_id in jobs:
-            found += [f"{wrong}: job {job_id}: {seen}" for wrong in _wrong_in_watch(seen, jobs[job_id]["last_seq"])]
+            last = jobs[job_id]["last_seq"]
+            found += [f"{wrong}: job {job_id}: {seen}" for wrong in _wrong_in_watch(seen, last, gaps=crashed)]
     if not await ledger_stands(deployment.settings, tenant):
         found.append("a ledger is not whole")
     for ask in load.random.sample(list(load.accepted), min(REPEATED, len(load.accepted))):
@@ -101,9 +107,9 @@ async def violations(deployment: Deployment, load: Load, *, failed: Sequence[str
     return found
 
 
-async def check(deployment: Deployment, load: Load, *, failed: Sequence[str] = ()) -> None:
+async def check(deployment: Deployment, load: Load, *, failed: Sequence[str] = (), crashed: bool = False) -> None:
     """Fails with what is not as it should be."""
-    found = await violations(deployment, load, failed=failed)
+    found = await violations(deployment, load, failed=failed, crashed=crashed)
     assert not found, "\n".join([*found[:20], f"{len(found)} in all", await deployment.report()])
 
 
@@ -133,8 +139,10 @@ def _wrong_in(events: Sequence[JobEvent]) -> Iterator[str]:
             yield "a success that another run reported"
 
 
-def _wrong_in_watch(seen: Seen, last: int) -> Iterator[str]:
+def _wrong_in_watch(seen: Seen, last: int, *, gaps: bool) -> Iterator[str]:
     numbers = [number for number, _ in seen]
+    if not gaps and any(after > before + 1 for before, after in itertools.pairwise(numbers)):
+        yield "a watcher was not told everything"
     if any(before >= after for before, after in itertools.pairwise(numbers)):
         yield "a watcher was told things out of order, or twice"
     if [number for number, state in seen if state.ended] != [last]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 
 from memoro_core.clock import SystemClock
 from memoro_core.container import open_lease_store
@@ -27,6 +28,7 @@ async def open_runner(
     lease: float = 2.0,
     heartbeat: float = 0.2,
     timeout: float = 30.0,
+    timeouts: Mapping[JobKind, float] = MappingProxyType({}),
     worker_id: str = "test",
 ) -> AsyncIterator[JobRunner]:
     """A runner that does every job with one handler, stopped at the end."""
@@ -40,7 +42,7 @@ async def open_runner(
             dict.fromkeys(JobKind, handler),
             domain.money.guard,
             SystemClock(),
-            RunPolicy(lease=lease, timeout=timeout, retry=RetryPolicy(0.05, 0.2)),
+            RunPolicy(lease=lease, timeout=timeout, retry=RetryPolicy(0.05, 0.2), timeouts=timeouts),
             worker_id=worker_id,
         ) as runner,
     ):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 from uuid import UUID
 
 from memoro_core.jobs.feed_ports import FeedEvent
-from memoro_core.jobs.model import JobState
+from memoro_core.jobs.model import JobEvent, JobState
+
+T = TypeVar("T")
 
 
 def in_order(events: Sequence[FeedEvent]) -> Sequence[FeedEvent]:
@@ -31,12 +34,21 @@ def in_order(events: Sequence[FeedEvent]) -> Sequence[FeedEvent]:
 
 def without_overtaken(events: Sequence[FeedEvent]) -> Sequence[FeedEvent]:
     """These events without progress of a stage of which another tells later in the same attempt."""
+    return _kept(events, lambda event: (event.job_id, event.change))
+
+
+def without_overtaken_progress(events: Sequence[JobEvent]) -> Sequence[JobEvent]:
+    """The same of one job's events."""
+    return _kept(events, lambda event: (None, event))
+
+
+def _kept(events: Sequence[T], told: Callable[[T], tuple[UUID | None, JobEvent]]) -> Sequence[T]:
     latest: set[tuple[object, ...]] = set()
-    kept: list[FeedEvent] = []
+    kept: list[T] = []
     for event in reversed(events):
-        change = event.change
+        job_id, change = told(event)
         if change.stage is not None and change.state is JobState.RUNNING:
-            stage = (event.job_id, change.attempt, change.stage.stage)
+            stage = (job_id, change.attempt, change.stage.stage)
             if stage in latest:
                 continue
             latest.add(stage)

@@ -13,6 +13,7 @@ import structlog
 from memoro_core.errors import MemoroError
 from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs import resume
+from memoro_core.jobs.feed_order import without_overtaken_progress
 from memoro_core.jobs.model import Job, JobEvent, JobRef
 from memoro_core.jobs.ports import EventSubscription, EventTail, JobStore
 from memoro_core.jobs.service import job_not_found
@@ -36,6 +37,9 @@ class WatchMessage:
 
 class JobWatcher:
     """Lets any number of callers follow jobs, while its block is entered. Times are in seconds.
+
+    A reader who is so far behind that a read of the database does not bring him all is not told of progress of a stage
+    that a later event of that read has overtaken; of what moves a job he is.
 
     Events come from the live tail; what it loses shows as a gap in their numbers, and the database fills it. Every
     `poll` seconds one statement for all watches asks whether any has fallen behind, so that they go on while the tail
@@ -111,6 +115,7 @@ class JobWatcher:
             raise resume.token_expired()
         if len(events) == _EVENTS_PER_READ:
             watch.inbox.missed()
+            return without_overtaken_progress(events)
         if not events:
             job = await self._store.get(tenant_id, job_id)
             if job is None:

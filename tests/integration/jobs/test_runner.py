@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Mapping
 from datetime import timedelta
 
 import pytest
 
 from memoro_core.errors import MemoroError, ProviderError, Reason, not_found
 from memoro_core.ids import JobId, new_id
-from memoro_core.jobs.model import PLANNED_STAGES, JobRef, JobState, JobUsage, Stage, StageProgress, StageStatus
+from memoro_core.jobs.model import (
+    PLANNED_STAGES,
+    JobKind,
+    JobRef,
+    JobState,
+    JobUsage,
+    Stage,
+    StageProgress,
+    StageStatus,
+)
 from memoro_core.jobs.run_ports import RunContext
 from memoro_core.llm.model import Operation, Usage
 from tests.integration.jobs.conftest import MakeRunner
@@ -118,6 +129,21 @@ async def test_an_attempt_that_takes_too_long_is_ended(domain: Domain, make_runn
     error = (await job_of(domain, ref)).error
     assert error is not None
     assert error.reason == "JOB_TIMED_OUT"
+
+
+async def test_a_kind_of_job_has_a_time_of_its_own(domain: Domain, make_runner: MakeRunner) -> None:
+    async def end_of(timeouts: Mapping[JobKind, float]) -> str:
+        ref = await new_job(domain)
+        async with make_runner(StubHandler(domain.run_store, for_ever), timeout=0.6, timeouts=timeouts) as runner:
+            began = time.monotonic()
+            assert await runner.run(ref) is JobState.QUEUED
+        job = await job_of(domain, ref)
+        assert job.error is not None
+        assert job.error.reason == "JOB_TIMED_OUT"
+        return "soon" if time.monotonic() - began < 0.6 else "late"
+
+    assert await end_of({JobKind.MEMORY_ENRICH: 0.1}) == "soon"
+    assert await end_of({JobKind.MEMORY_RELATE: 0.1}) == "late"
 
 
 async def test_a_running_job_is_cancelled_at_its_next_safe_point(domain: Domain, make_runner: MakeRunner) -> None:

@@ -38,6 +38,8 @@ from tests.support.jobs import (
 )
 
 NEVER = 3600.0
+REPORTS = 700
+"""More than the tail keeps for a reader, and than two reads of the database bring."""
 
 
 @asynccontextmanager
@@ -203,6 +205,30 @@ async def test_what_redis_forgets_no_watch_forgets(
             await asyncio.gather(*(runner.run(ref) for ref in refs))
         for messages in await asyncio.gather(*watches):
             assert numbers(messages) == [2, 3, 4, 5]
+
+
+async def test_a_reader_who_is_too_slow_is_not_told_of_overtaken_progress(domain: Domain, tail: RedisEventTail) -> None:
+    ref = await new_job(domain)
+    held = await claim(domain.run_store, ref)
+    async with watching(domain, tail) as watcher, aclosing(watcher.watch(ref.tenant_id, ref.job_id)) as messages:
+        snapshot = await anext(messages)
+        assert snapshot.sequence == 2
+        for done in range(REPORTS):
+            progress = StageProgress(Stage.EMBED, StageStatus.RUNNING, done, REPORTS)
+            told_now, _ = await domain.run_store.report(held, (progress,), progress, now=now())
+            await tail.publish(ref.tenant_id, ref.job_id, [told_now])
+        last = await domain.run_store.finish(held, succeeded(held), now=now())
+        await tail.publish(ref.tenant_id, ref.job_id, [last])
+        async with asyncio.timeout(20):
+            read = [message async for message in messages]
+    seen = numbers(read)
+    assert seen == sorted(set(seen))
+    # What the tail had no room for came in pages of the database: of all but the last only the latest progress.
+    assert len(seen) < REPORTS / 2
+    assert [message.sequence for message in read] == seen
+    assert read[-1].event == last
+    assert isinstance(read[-2].event, JobEvent)
+    assert read[-2].event.stage == progress
 
 
 async def test_a_quiet_watch_has_a_heartbeat(domain: Domain, tail: RedisEventTail) -> None:

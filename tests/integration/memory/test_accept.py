@@ -132,6 +132,16 @@ async def test_long_conversations_come_first(domain: Domain, messages: int, prio
     assert accepted.job.priority is priority
 
 
+@pytest.mark.parametrize(("length", "priority"), [(1, Priority.LOW), (39, Priority.LOW), (40, Priority.NORMAL)])
+async def test_short_texts_come_last(domain: Domain, length: int, priority: Priority) -> None:
+    accepted = await domain.memories.create(domain.tenant, NewMemory(ALICE, "x" * length))
+    assert accepted.job is not None
+    assert accepted.job.priority is priority
+    asked = await domain.memories.create(domain.tenant, NewMemory(ALICE, "x" * length, priority=Priority.HIGH))
+    assert asked.job is not None
+    assert asked.job.priority is Priority.HIGH
+
+
 async def test_lists_page_through_everything_newest_first(domain: Domain) -> None:
     made = [(await domain.memories.create(domain.tenant, NewMemory(ALICE, f"text {n}"))).memory.id for n in range(7)]
     await domain.memories.create(domain.tenant, NewMemory(UserId("bob"), "another user's"))
