@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -74,6 +76,9 @@ async def test_a_server_is_killed_between_commits_and_hints(deployment: Deployme
 
 async def jobs_hinted(deployment: Deployment) -> int:
     """How many jobs the hints name that Redis holds."""
+    jobs = 0
     async with Redis.from_url(deployment.stack.redis_url) as redis:
-        entries = [entry for streams in STREAMS.values() for stream in streams for entry in await redis.xrange(stream)]
-    return sum(int(fields[JOBS.encode()]) for _, fields in entries)
+        for stream in itertools.chain.from_iterable(STREAMS.values()):
+            entries: Any = await redis.xrange(stream)
+            jobs += sum(int(fields[JOBS.encode()]) for _, fields in entries)
+    return jobs

@@ -88,8 +88,9 @@ class JobsServiceServicer(object):
     def WatchJob(self, request, context):
         """Follows one job to its end. Without a token the first message is a snapshot; then come its updates in order, each at
         least once and with a token to resume from, and a heartbeat every 15 s while nothing happens. The update with the
-        final state always comes, also for a job that has ended; after it the stream ends with OK. When the stream breaks with
-        UNAVAILABLE, watch again with the last token. Scope: read.
+        final state always comes, also for a job that has ended; after it the stream ends with OK. A reader more than 200 updates
+        behind is not told of progress that a later one of them has overtaken. When the stream breaks with UNAVAILABLE, watch again
+        with the last token. Scope: read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,8 +40,9 @@ class JobsServiceStub:
     WatchJob: _grpc.UnaryStreamMultiCallable[_jobs_service_pb2.WatchJobRequest, _jobs_service_pb2.WatchJobResponse]
     """Follows one job to its end. Without a token the first message is a snapshot; then come its updates in order, each at
     least once and with a token to resume from, and a heartbeat every 15 s while nothing happens. The update with the
-    final state always comes, also for a job that has ended; after it the stream ends with OK. When the stream breaks with
-    UNAVAILABLE, watch again with the last token. Scope: read.
+    final state always comes, also for a job that has ended; after it the stream ends with OK. A reader more than 200 updates
+    behind is not told of progress that a later one of them has overtaken. When the stream breaks with UNAVAILABLE, watch again
+    with the last token. Scope: read.
     """
     WatchJobs: _grpc.UnaryStreamMultiCallable[_jobs_service_pb2.WatchJobsRequest, _jobs_service_pb2.WatchJobsResponse]
     """Follows the jobs of the tenant that fit a filter. Without a token it begins with a snapshot of each such job that has
@@ -73,8 +74,9 @@ class JobsServiceAsyncStub(JobsServiceStub):
     WatchJob: _aio.UnaryStreamMultiCallable[_jobs_service_pb2.WatchJobRequest, _jobs_service_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Follows one job to its end. Without a token the first message is a snapshot; then come its updates in order, each at
     least once and with a token to resume from, and a heartbeat every 15 s while nothing happens. The update with the
-    final state always comes, also for a job that has ended; after it the stream ends with OK. When the stream breaks with
-    UNAVAILABLE, watch again with the last token. Scope: read.
+    final state always comes, also for a job that has ended; after it the stream ends with OK. A reader more than 200 updates
+    behind is not told of progress that a later one of them has overtaken. When the stream breaks with UNAVAILABLE, watch again
+    with the last token. Scope: read.
     """
     WatchJobs: _aio.UnaryStreamMultiCallable[_jobs_service_pb2.WatchJobsRequest, _jobs_service_pb2.WatchJobsResponse]  # type: ignore[assignment]
     """Follows the jobs of the tenant that fit a filter. Without a token it begins with a snapshot of each such job that has
@@ -121,8 +123,9 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_jobs_service_pb2.WatchJobResponse], _abc.AsyncIterator[_jobs_service_pb2.WatchJobResponse]]:
         """Follows one job to its end. Without a token the first message is a snapshot; then come its updates in order, each at
         least once and with a token to resume from, and a heartbeat every 15 s while nothing happens. The update with the
-        final state always comes, also for a job that has ended; after it the stream ends with OK. When the stream breaks with
-        UNAVAILABLE, watch again with the last token. Scope: read.
+        final state always comes, also for a job that has ended; after it the stream ends with OK. A reader more than 200 updates
+        behind is not told of progress that a later one of them has overtaken. When the stream breaks with UNAVAILABLE, watch again
+        with the last token. Scope: read.
         """
 
     @_abc_1.abstractmethod

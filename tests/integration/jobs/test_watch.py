@@ -213,8 +213,8 @@ async def test_a_reader_who_is_too_slow_is_not_told_of_overtaken_progress(domain
     async with watching(domain, tail) as watcher, aclosing(watcher.watch(ref.tenant_id, ref.job_id)) as messages:
         snapshot = await anext(messages)
         assert snapshot.sequence == 2
-        for done in range(REPORTS):
-            progress = StageProgress(Stage.EMBED, StageStatus.RUNNING, done, REPORTS)
+        reports = [StageProgress(Stage.EMBED, StageStatus.RUNNING, done, REPORTS) for done in range(REPORTS)]
+        for progress in reports:
             told_now, _ = await domain.run_store.report(held, (progress,), progress, now=now())
             await tail.publish(ref.tenant_id, ref.job_id, [told_now])
         last = await domain.run_store.finish(held, succeeded(held), now=now())
@@ -228,7 +228,7 @@ async def test_a_reader_who_is_too_slow_is_not_told_of_overtaken_progress(domain
     assert [message.sequence for message in read] == seen
     assert read[-1].event == last
     assert isinstance(read[-2].event, JobEvent)
-    assert read[-2].event.stage == progress
+    assert read[-2].event.stage == reports[-1]
 
 
 async def test_a_quiet_watch_has_a_heartbeat(domain: Domain, tail: RedisEventTail) -> None:
