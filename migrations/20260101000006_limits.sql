@@ -111,6 +111,11 @@ CREATE INDEX audit_events_by_tenant ON audit_events (tenant_id, event_id);
 CREATE INDEX audit_events_by_age ON audit_events (at);
 GRANT SELECT, INSERT, DELETE ON audit_events TO memoro_system;
 
+----------------------------------------------------------------------------------------------------------------- diagnosis
+
+-- A server tells whether the schema is the one it was made for.
+GRANT SELECT ON schema_migrations TO memoro_system;
+
 ------------------------------------------------------------------------------------------------------------------- isolation
 
 DO $$

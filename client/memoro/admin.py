@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import date, datetime
 
 from memoro import convert, convert_billing, methods, requests, wire
-from memoro.enums import AiOperation, AlertSeverity, BudgetScope, JobKind, JobState
+from memoro.enums import AiOperation, AlertSeverity, BudgetScope, DiagnosisStatus, JobKind, JobState
 from memoro.tenants import AsyncKeys, AsyncTenants
 from memoro.tiers import AsyncTiers
 from memoro.transport import Transport
@@ -14,6 +14,7 @@ from memoro.types import (
     AiCosts,
     AlertChannelResult,
     ClearResult,
+    Diagnosis,
     LedgerVerification,
     Price,
     ProcessingStatus,
@@ -241,3 +242,11 @@ class AsyncAdmin:
         )
         response = await self._transport.unary(methods.SEND_TEST_ALERT, request, timeout)
         return tuple(AlertChannelResult(one.channel, one.delivered, one.problem) for one in response.results)
+
+    async def diagnose(self, *, timeout: float | None = None) -> tuple[Diagnosis, ...]:
+        """Looks at the deployment: roles, row-level security, TLS, keys, versions, clocks. The worst first."""
+        request = admin_service_pb2.DiagnoseDeploymentRequest()
+        response = await self._transport.unary(methods.DIAGNOSE_DEPLOYMENT, request, timeout)
+        return tuple(
+            Diagnosis(one.check, wire.enum_of(DiagnosisStatus, one.status), one.message) for one in response.diagnoses
+        )

@@ -233,6 +233,17 @@ class AlertSeverity(StrEnum):
     CRITICAL = "CRITICAL"
 
 
+class DiagnosisStatus(StrEnum):
+    """How something is that was looked at."""
+
+    UNKNOWN = "UNKNOWN"
+    OK = "OK"
+    WARNING = "WARNING"
+    """It works, but not as it should in production."""
+    FAILED = "FAILED"
+    """It is dangerous, or does not work."""
+
+
 class Health(StrEnum):
     """What a server says of itself."""
 

@@ -102,6 +102,9 @@ VERIFY_LEDGER = Method(f"{_ADMIN}/VerifyLedger", admin.VerifyLedgerRequest, admi
 SEND_TEST_ALERT = Method(
     f"{_ADMIN}/SendTestAlert", admin.SendTestAlertRequest, admin.SendTestAlertResponse, deadline=60.0
 )
+DIAGNOSE_DEPLOYMENT = Method(
+    f"{_ADMIN}/DiagnoseDeployment", admin.DiagnoseDeploymentRequest, admin.DiagnoseDeploymentResponse, deadline=30.0
+)
 
 GET_BALANCE = Method(f"{_BILLING}/GetBalance", billing.GetBalanceRequest, billing.GetBalanceResponse)
 ADD_CREDITS = Method(f"{_BILLING}/AddCredits", billing.AddCreditsRequest, billing.AddCreditsResponse)
@@ -179,6 +182,7 @@ METHODS: tuple[Method[Any, Any], ...] = (
     SET_PRICE,
     VERIFY_LEDGER,
     SEND_TEST_ALERT,
+    DIAGNOSE_DEPLOYMENT,
     GET_BALANCE,
     ADD_CREDITS,
     SET_BALANCE,

@@ -220,6 +220,7 @@ class Admin(Facade[AsyncAdmin]):
     set_price = blocking(AsyncAdmin.set_price)
     verify_ledger = blocking(AsyncAdmin.verify_ledger)
     test_alert = blocking(AsyncAdmin.test_alert)
+    diagnose = blocking(AsyncAdmin.diagnose)
 
 
 class Client:

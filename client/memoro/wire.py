@@ -41,6 +41,7 @@ _NUMBERS: dict[type[StrEnum], dict[str, int]] = {
         (enums.BreakerState, billing_pb2.BreakerState.DESCRIPTOR),
         (enums.BudgetScope, billing_pb2.BudgetScope.DESCRIPTOR),
         (enums.DeliveryState, webhooks_pb2.DeliveryState.DESCRIPTOR),
+        (enums.DiagnosisStatus, admin_pb2.DiagnosisStatus.DESCRIPTOR),
         (enums.Direction, memory_service_pb2.Direction.DESCRIPTOR),
         (enums.JobKind, jobs_pb2.JobKind.DESCRIPTOR),
         (enums.JobState, jobs_pb2.JobState.DESCRIPTOR),

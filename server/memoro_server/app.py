@@ -39,6 +39,7 @@ from memoro_server.router import Router, Servicers
 from memoro_server.rules import Rules
 from memoro_server.servicers.admin import AdminServicer
 from memoro_server.servicers.billing import BillingServicer
+from memoro_server.servicers.diagnosis import DiagnosisServicer
 from memoro_server.servicers.graph import GraphServicer
 from memoro_server.servicers.health import HealthServicer
 from memoro_server.servicers.jobs import JobsServicer
@@ -176,6 +177,7 @@ class MemoroServer:
                 AdminServicer(container.tenancy, container.clock),
                 TiersServicer(container.tiers),
                 QueuesServicer(container.operations),
+                DiagnosisServicer(container.diagnosis),
                 SpendingServicer(
                     container.billing, container.pricing, container.usage, container.breakers, container.alerts
                 ),

@@ -99,6 +99,7 @@ POLICIES: Final[Mapping[str, Policy]] = {
     _ADMIN + "VerifyLedger": Policy(Scope.ADMIN, _ADMINISTER, 20, True, 60.0),
     # It waits for mail servers.
     _ADMIN + "SendTestAlert": Policy(Scope.ADMIN, _ADMINISTER, 5, True, 60.0),
+    _ADMIN + "DiagnoseDeployment": Policy(Scope.ADMIN, _ADMINISTER, 5, True, 30.0),
     # A repeated call finds the endpoint but can't give its secret again, so a client must not repeat it unasked.
     _WEBHOOKS + "CreateWebhookEndpoint": Policy(Scope.WRITE, _WRITE, 1, False, 30.0),
     _WEBHOOKS + "ListWebhookEndpoints": Policy(Scope.READ, _READ, 2, True, 30.0),

@@ -237,6 +237,7 @@ TABLE: dict[str, Row] = {
     ADMIN + "SetBudget": Row(lambda a: admin.SetBudgetRequest(scope=TENANT, tenant_id=a.tenant_id, limit=0), denied),
     ADMIN + "SetPrice": Row(lambda a: admin.SetPriceRequest(provider="openai", model="m", operation=EMBED), denied),
     ADMIN + "VerifyLedger": Row(lambda a: admin.VerifyLedgerRequest(tenant_id=a.tenant_id), denied),
+    ADMIN + "DiagnoseDeployment": Row(lambda a: admin.DiagnoseDeploymentRequest(), denied),
     ADMIN + "SendTestAlert": Row(lambda a: admin.SendTestAlertRequest(message="nobody's"), denied),
 }
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from memoro.cli import alerts, processing, tiers
+from memoro.cli import alerts, doctor, processing, tiers
 from memoro.cli.options import choices, duration, moment
 from memoro.cli.output import Column
 from memoro.cli.session import Session, connected
@@ -31,6 +31,7 @@ for command in (
 ):
     app.command()(command)
 app.command("test-alert")(alerts.send_test_alert)
+app.command()(doctor.doctor)
 
 TenantId = Annotated[str, typer.Argument(help="The tenant's id.")]
 KeyId = Annotated[str, typer.Argument(help="The key's id.")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from memoro.types.admin import (
     ApiKey,
     ClearResult,
+    Diagnosis,
     NewApiKey,
     ProcessingStatus,
     QueueStatus,
@@ -58,6 +59,7 @@ __all__ = [
     "Balance",
     "ClearResult",
     "ConversationHandle",
+    "Diagnosis",
     "Entity",
     "EntityFacts",
     "Estimate",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from memoro.enums import JobKind, Scope, TenantState
+from memoro.enums import DiagnosisStatus, JobKind, Scope, TenantState
 from memoro.types.tiers import Limits
 
 
@@ -148,3 +148,12 @@ class TriggerResult:
 
     released: int
     due: int
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What was found when one thing of the deployment was looked at, and what to do about it."""
+
+    check: str
+    status: DiagnosisStatus
+    message: str

@@ -160,6 +160,11 @@ class AdminServiceStub(object):
                 request_serializer=memoro_dot_v1_dot_admin__service__pb2.SendTestAlertRequest.SerializeToString,
                 response_deserializer=memoro_dot_v1_dot_admin__service__pb2.SendTestAlertResponse.FromString,
                 _registered_method=True)
+        self.DiagnoseDeployment = channel.unary_unary(
+                '/memoro.v1.AdminService/DiagnoseDeployment',
+                request_serializer=memoro_dot_v1_dot_admin__service__pb2.DiagnoseDeploymentRequest.SerializeToString,
+                response_deserializer=memoro_dot_v1_dot_admin__service__pb2.DiagnoseDeploymentResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -344,6 +349,13 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DiagnoseDeployment(self, request, context):
+        """Looks at the deployment: roles, row-level security, TLS, keys, versions, clocks. Needs PostgreSQL; without Redis, it says so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -471,6 +483,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.SendTestAlert,
                     request_deserializer=memoro_dot_v1_dot_admin__service__pb2.SendTestAlertRequest.FromString,
                     response_serializer=memoro_dot_v1_dot_admin__service__pb2.SendTestAlertResponse.SerializeToString,
+            ),
+            'DiagnoseDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiagnoseDeployment,
+                    request_deserializer=memoro_dot_v1_dot_admin__service__pb2.DiagnoseDeploymentRequest.FromString,
+                    response_serializer=memoro_dot_v1_dot_admin__service__pb2.DiagnoseDeploymentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1149,6 +1166,33 @@ class AdminService(object):
             '/memoro.v1.AdminService/SendTestAlert',
             memoro_dot_v1_dot_admin__service__pb2.SendTestAlertRequest.SerializeToString,
             memoro_dot_v1_dot_admin__service__pb2.SendTestAlertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiagnoseDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoro.v1.AdminService/DiagnoseDeployment',
+            memoro_dot_v1_dot_admin__service__pb2.DiagnoseDeploymentRequest.SerializeToString,
+            memoro_dot_v1_dot_admin__service__pb2.DiagnoseDeploymentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -89,6 +89,8 @@ class AdminServiceStub:
     """
     SendTestAlert: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SendTestAlertRequest, _admin_service_pb2.SendTestAlertResponse]
     """Sends an alert over each channel that is set up, and tells what came of it."""
+    DiagnoseDeployment: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DiagnoseDeploymentRequest, _admin_service_pb2.DiagnoseDeploymentResponse]
+    """Looks at the deployment: roles, row-level security, TLS, keys, versions, clocks. Needs PostgreSQL; without Redis, it says so."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -151,6 +153,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
     SendTestAlert: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SendTestAlertRequest, _admin_service_pb2.SendTestAlertResponse]  # type: ignore[assignment]
     """Sends an alert over each channel that is set up, and tells what came of it."""
+    DiagnoseDeployment: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DiagnoseDeploymentRequest, _admin_service_pb2.DiagnoseDeploymentResponse]  # type: ignore[assignment]
+    """Looks at the deployment: roles, row-level security, TLS, keys, versions, clocks. Needs PostgreSQL; without Redis, it says so."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs the service. Every call needs the scope admin."""
@@ -360,5 +364,13 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.SendTestAlertResponse, _abc.Awaitable[_admin_service_pb2.SendTestAlertResponse]]:
         """Sends an alert over each channel that is set up, and tells what came of it."""
+
+    @_abc_1.abstractmethod
+    def DiagnoseDeployment(
+        self,
+        request: _admin_service_pb2.DiagnoseDeploymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.DiagnoseDeploymentResponse, _abc.Awaitable[_admin_service_pb2.DiagnoseDeploymentResponse]]:
+        """Looks at the deployment: roles, row-level security, TLS, keys, versions, clocks. Needs PostgreSQL; without Redis, it says so."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

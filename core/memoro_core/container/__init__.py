@@ -15,10 +15,12 @@ from memoro_core.billing.service import BillingService
 from memoro_core.billing.usage import UsageService
 from memoro_core.clock import Clock
 from memoro_core.container.billing import Billing, open_billing
+from memoro_core.container.diagnosis import open_diagnosis
 from memoro_core.container.ground import Ground, open_ground
 from memoro_core.container.jobs import JobEngine, MakeHandlers, open_job_engine, open_lease_store
 from memoro_core.container.limits import open_limits
 from memoro_core.container.notices import open_notices
+from memoro_core.diagnosis.service import DiagnosisService
 from memoro_core.graph.service import GraphService
 from memoro_core.jobs.deferral_ports import DeferralStore
 from memoro_core.jobs.hinter import BackgroundHinter
@@ -102,6 +104,8 @@ class Container:
     alert_deliverer: AlertDeliverer
     queue_monitor: QueueMonitor
 
+    diagnosis: DiagnosisService
+
     limiter: Limiter
     open_streams: OpenStreams
 
@@ -163,6 +167,7 @@ async def open_container(
             alerts=notices.alerts,
             alert_deliverer=notices.alert_deliverer,
             queue_monitor=notices.queue_monitor,
+            diagnosis=open_diagnosis(ground),
             limiter=limiting.limiter,
             open_streams=limiting.open_streams,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from memoro_core.diagnosis.requirements import MAX_INDEXED_DIMENSIONS
 from memoro_core.errors import ProviderError
 from memoro_core.llm.model import EmbeddingModel
 from memoro_core.postgres.database import Connection, Database
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     import asyncpg
 
 _SQL: Final = load_queries("embedding_model")
-MAX_INDEXED_DIMENSIONS: Final = 2_000
-"""pgvector indexes no longer vectors; those are always compared one by one."""
 
 
 async def check_embedding_model(database: Database, model: EmbeddingModel) -> None:

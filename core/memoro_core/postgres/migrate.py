@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
+from memoro_core.diagnosis.requirements import OLDEST_PGVECTOR, OLDEST_POSTGRES
 from memoro_core.postgres.dbmate import dbmate_url, run_dbmate
 from memoro_core.postgres.migration_errors import (
     DatabaseMissingError,
@@ -25,11 +26,6 @@ from memoro_core.postgres.migration_errors import (
 )
 from memoro_core.postgres.queries import load_queries
 from memoro_core.postgres.service_role import ensure_service_role
-
-# Memberships with their own INHERIT and SET came with PostgreSQL 16, scans that go on until enough rows pass the filter
-# with pgvector 0.8.
-OLDEST_SERVER = 160_000
-OLDEST_PGVECTOR = (0, 8)
 
 CONNECT_TIMEOUT = 10.0
 CONNECT_PATIENCE = 10.0
@@ -100,6 +96,11 @@ async def status(owner_url: str, *, directory: Path | None = None) -> tuple[Migr
         return _files(directory, frozenset())
 
 
+def known_versions() -> tuple[str, ...]:
+    """The versions of all migrations of this program, in order."""
+    return tuple(one.version for one in _files(migrations_dir(), frozenset()))
+
+
 async def pending(owner_url: str, *, directory: Path | None = None) -> tuple[str, ...]:
     """The versions that the database still lacks, in order. Raises `MigrationError`."""
     return tuple(one.version for one in await status(owner_url, directory=directory) if not one.applied)
@@ -147,7 +148,7 @@ async def _lock(connection: _Connection, patience: float) -> None:
 
 async def _check_server(connection: _Connection) -> None:
     [facts] = await connection.fetch(_SQL["server_facts"])
-    if facts["version"] < OLDEST_SERVER:
+    if facts["version"] < OLDEST_POSTGRES:
         raise ServerUnsuitableError(f"It is version {facts['version_name']}; 16 or later is needed.")
     if facts["encoding"] != "UTF8":
         raise ServerUnsuitableError(f"The database's encoding is {facts['encoding']}; UTF8 is needed.")

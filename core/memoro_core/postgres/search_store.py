@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from memoro_core.diagnosis.requirements import MAX_INDEXED_DIMENSIONS
 from memoro_core.ids import MemoryId, TenantId
 from memoro_core.memory.model import Memory, MemoryFilter
 from memoro_core.memory.search_ports import Candidate, CandidateQuery
 from memoro_core.postgres.database import Connection, Database
-from memoro_core.postgres.embedding_model import MAX_INDEXED_DIMENSIONS, for_dimensions
+from memoro_core.postgres.embedding_model import for_dimensions
 from memoro_core.postgres.memory_rows import memory_of
 from memoro_core.postgres.queries import load_queries
 

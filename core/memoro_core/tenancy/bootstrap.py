@@ -13,6 +13,10 @@ from memoro_core.tenancy.ports import TenancyStore
 from memoro_core.tenancy.service import TenancyService
 
 OPERATOR_TENANT: Final = "operator"
+DEV_TENANT: Final = "dev"
+DEV_KEY: Final = "dev"
+DEV_ADMIN_KEY: Final = "dev admin"
+"""The names of what `memoro dev` makes: a tenant, its key, and one of the operators'."""
 
 
 class Bootstrap:
