@@ -59,6 +59,37 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON daily_units TO memoro_system;
 
 -------------------------------------------------------------------------------------------------------------------- quotas
 
+-- For which jobs of a user entities and facts were found lately: a tier says for how many in an hour. Numbers and times go up
+-- together, so that one look at a number tells whether one more may be.
+CREATE TABLE relation_slots (
+    tenant_id uuid        NOT NULL,
+    user_id   text        NOT NULL,
+    number    bigint      NOT NULL,
+    job_id    uuid        NOT NULL,
+    taken_at  timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, user_id, number),
+    UNIQUE (tenant_id, job_id)
+);
+COMMENT ON TABLE relation_slots IS 'What is older than an hour counts no more, and need not be there.';
+CREATE INDEX relation_slots_by_age ON relation_slots (taken_at);
+
+ALTER TABLE jobs DROP CONSTRAINT jobs_deferral_reason_check;
+ALTER TABLE jobs
+    ADD CONSTRAINT jobs_deferral_reason_check
+        CHECK (deferral_reason IN ('DEPLOYMENT', 'TENANT', 'USER', 'CREDITS', 'RELATIONS'));
+COMMENT ON COLUMN jobs.deferral_reason IS 'Why it was put off last: whose daily budget was used up, that credits were missing when it was let go, or that entities and facts were found for as many jobs of the user as an hour allows.';
+-- What waits for its user's turn, also when it has been let go and has not run yet.
+CREATE INDEX jobs_to_relate ON jobs (tenant_id, user_id, state, job_id)
+    WHERE kind = 'memory.relate' AND state IN ('QUEUED', 'DEFERRED') AND deferral_reason = 'RELATIONS' AND attempt = 0;
+
+ALTER TABLE relation_slots ENABLE ROW LEVEL SECURITY;
+ALTER TABLE relation_slots FORCE ROW LEVEL SECURITY;
+CREATE POLICY tenant_isolation ON relation_slots TO memoro_app
+    USING (tenant_id = (SELECT current_tenant())) WITH CHECK (tenant_id = (SELECT current_tenant()));
+CREATE POLICY system_access ON relation_slots TO memoro_system USING (true) WITH CHECK (true);
+GRANT SELECT, INSERT, UPDATE ON relation_slots TO memoro_app;
+GRANT SELECT, DELETE ON relation_slots TO memoro_system;
+
 ------------------------------------------------------------------------------------------------------------------- billing
 
 -- Takes a call whose answer was lost for one that used so much; what that costs. A function, so that each is found by its key:

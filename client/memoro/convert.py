@@ -265,7 +265,9 @@ def _job_result(message: jobs_pb2.Job | jobs_pb2.JobUpdate) -> types.JobResult |
     if not message.HasField("result"):
         return None
     result = message.result
-    return types.JobResult(result.memories, result.entities, result.relationships, result.superseded)
+    return types.JobResult(
+        result.memories, result.entities, result.relationships, result.superseded, result.relate_job_id
+    )
 
 
 def _job_usage(message: jobs_pb2.Job | jobs_pb2.JobUpdate) -> types.JobUsage:

@@ -26,6 +26,7 @@ from memoro_core.llm.model import (
 )
 from memoro_core.llm.ports import Admit
 from memoro_core.memory.enrichment import EnrichmentHandler
+from memoro_core.memory.finding import GraphFinder
 from memoro_core.postgres.enrichment_store import PostgresEnrichmentStore
 from tests.support.domain import Domain
 from tests.support.jobs import try_claim
@@ -130,7 +131,8 @@ class Enricher:
     def handler(self) -> EnrichmentHandler:
         """The handler over the test's providers."""
         store = PostgresEnrichmentStore(self.domain.database, self.domain.money.holds)
-        return EnrichmentHandler(store, self.embedder, self.extractor if self.extracts else None, SystemClock())
+        finder = GraphFinder(store, self.extractor) if self.extracts else None
+        return EnrichmentHandler(store, self.embedder, finder, None, SystemClock())
 
     async def run(self, ref: JobRef | None = None) -> JobEvent:
         """Runs one job, the latest by default; the terminal event."""

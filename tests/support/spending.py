@@ -17,6 +17,7 @@ from memoro_core.llm.model import EmbeddingModel, Embeddings, Operation, Usage
 from memoro_core.llm.openai import OpenAIEmbeddingProvider, OpenAIEndpoint, OpenAIExtractionProvider
 from memoro_core.llm.ports import Admit, EmbeddingProvider, ExtractionProvider
 from memoro_core.memory.enrichment import EnrichmentHandler
+from memoro_core.memory.finding import GraphFinder
 from memoro_core.memory.model import NewMemory
 from memoro_core.postgres.credit_store import PostgresCreditStore
 from memoro_core.postgres.enrichment_store import PostgresEnrichmentStore
@@ -98,7 +99,8 @@ class Spender:
     ) -> AsyncIterator[JobRunner]:
         """A runner of the tenant's jobs."""
         store = PostgresEnrichmentStore(self.domain.database, self.domain.money.holds)
-        handler = EnrichmentHandler(store, embedder or self.embedder, self.extractor, SystemClock())
+        finder = GraphFinder(store, self.extractor)
+        handler = EnrichmentHandler(store, embedder or self.embedder, finder, None, SystemClock())
         async with open_runner(self.domain, self.settings, SilentTail(), handler, timeout=timeout) as runner:
             yield runner
 

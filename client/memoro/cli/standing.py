@@ -25,6 +25,8 @@ def state_of(job: Job) -> str:
     if job.result is not None:
         result = job.result
         parts.append(f"({result.memories} memories, {result.entities} entities, {result.relationships} relationships)")
+        if result.relate_job_id:
+            parts.append(f"entities and facts follow with job {result.relate_job_id}")
     elif job.waiting_for_retry:
         parts.append(f"after attempt {job.attempt} of {job.max_attempts}" + (": " if job.error else ""))
     if job.error is not None and job.result is None:

@@ -70,8 +70,17 @@ class CostBounds:
 
     def bound(self, memories: Sequence[Memory], *, at: datetime) -> int:
         """What one attempt over these memories costs at most, in micro-credits. Raises PRICE_UNKNOWN."""
+        return self._bound(self._operations(at), memories)
+
+    def bound_relations(self, memories: Sequence[Memory], *, at: datetime) -> int:
+        """The same of finding entities and facts alone."""
+        return self._bound(self._operations(at)[1:], memories)
+
+    def _bound(
+        self, operations: Sequence[tuple[Price, Callable[[Sequence[Memory]], Usage]]], memories: Sequence[Memory]
+    ) -> int:
         pico_dollars = fees = 0
-        for price, measure in self._operations(at):
+        for price, measure in operations:
             fees += price.fee * len(memories)
             # Measuring takes its time, so not where it would not count.
             if price.input_price or price.output_price:
@@ -84,7 +93,7 @@ class CostBounds:
         return [EstimateLine(usage, _cost(price, usage)) for price, usage in measured]
 
     def _operations(self, at: datetime) -> Sequence[tuple[Price, Callable[[Sequence[Memory]], Usage]]]:
-        """The price of each operation, and what tells the most that it uses."""
+        """The price of each operation, embedding first, and what tells the most that it uses."""
         embedding, extraction = self._embedding, self._extraction
         price = self._prices.price
         operations = [(price(embedding.provider, embedding.model, embedding.operation, at), self._to_embed)]

@@ -145,12 +145,16 @@ class BudgetScope(StrEnum):
 
 
 class DeferralReason(StrEnum):
-    """Why a job is put off: whose budget is used up, or that credits are missing now that it could be let go."""
+    """Why a job is put off: whose budget is used up, or that credits are missing now that it could be let go.
+
+    RELATIONS is not about money: entities and facts were found for as many jobs of the user as an hour allows.
+    """
 
     DEPLOYMENT = "DEPLOYMENT"
     TENANT = "TENANT"
     USER = "USER"
     CREDITS = "CREDITS"
+    RELATIONS = "RELATIONS"
 
 
 @dataclass(frozen=True, slots=True)

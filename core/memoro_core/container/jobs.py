@@ -31,7 +31,9 @@ from memoro_core.jobs.scheduling_ports import SchedulingStore
 from memoro_core.jobs.service import JobsService
 from memoro_core.jobs.tenant_watch import TenantWatcher
 from memoro_core.jobs.watch import JobWatcher
-from memoro_core.memory.enrichment import EnrichmentHandler
+from memoro_core.memory.enrichment import EnrichmentHandler, RelationLimit
+from memoro_core.memory.finding import GraphFinder
+from memoro_core.memory.relating import RelatingHandler
 from memoro_core.postgres.answer_store import PostgresAnswerStore
 from memoro_core.postgres.deferral_store import PostgresDeferralStore
 from memoro_core.postgres.enrichment_store import PostgresEnrichmentStore
@@ -40,6 +42,7 @@ from memoro_core.postgres.idempotency_store import PostgresRequestStore
 from memoro_core.postgres.job_store import PostgresJobStore
 from memoro_core.postgres.lease_store import PostgresLeaseStore
 from memoro_core.postgres.queue_store import PostgresQueueStore
+from memoro_core.postgres.relation_slots import PostgresRelationSlots
 from memoro_core.postgres.retention_store import PostgresRetentionStore
 from memoro_core.postgres.retry_store import PostgresRetryStore
 from memoro_core.postgres.run_store import PostgresRunStore
@@ -141,8 +144,13 @@ async def open_lease_store(settings: Settings) -> AsyncIterator[LeaseStore]:
 
 def _handlers(ground: Ground, billing: Billing) -> Mapping[JobKind, JobHandler]:
     enrichments = PostgresEnrichmentStore(ground.database, billing.holds)
-    enrich = EnrichmentHandler(enrichments, ground.providers.embedding, ground.extractor, ground.clock)
-    return {JobKind.MEMORY_ENRICH: enrich}
+    finder = None if ground.extractor is None else GraphFinder(enrichments, ground.extractor)
+    slots = PostgresRelationSlots(ground.database, billing.holds) if ground.settings.limits else None
+    limit = RelationLimit(slots, billing.bounds, ground.clock) if slots else None
+    return {
+        JobKind.MEMORY_ENRICH: EnrichmentHandler(enrichments, ground.providers.embedding, finder, limit, ground.clock),
+        JobKind.MEMORY_RELATE: RelatingHandler(enrichments, finder, slots, ground.clock),
+    }
 
 
 def _recurring(ground: Ground, billing: Billing) -> Recurring:

@@ -81,6 +81,8 @@ class StageProgress:
 
 PLANNED_STAGES: Final = tuple(StageProgress(stage) for stage in Stage)
 """The stages of a job that has not begun."""
+RELATING_STAGES: Final = tuple(stage for stage in PLANNED_STAGES if stage.stage is not Stage.EMBED)
+"""The stages of one that only relates memories: they are embedded already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +96,16 @@ class JobError:
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What a job brought about, in counts."""
+    """What a job brought about, in counts.
+
+    `relate_job_id`: the job that finds the entities and facts later, because the user's limit was reached.
+    """
 
     memories: int = 0
     entities: int = 0
     relationships: int = 0
     superseded: int = 0
+    relate_job_id: JobId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +149,7 @@ class Job:
 
     `sequence` is the number of its latest event; `retry_of` the ended job whose work it does again; `trace_parent` the
     W3C trace context of the call that made it. `cost_bound` is the most that it may cost, as reckoned when it was
-    accepted, in micro-credits; `deferral_reason` why it was put off last, if it was for money.
+    accepted, in micro-credits; `deferral_reason` why it was put off last, if it was for money or for a limit.
     """
 
     id: JobId
@@ -211,7 +217,8 @@ class JobFilter:
 class Finish:
     """How a run ends: what its last write says. `state` is terminal, or QUEUED with a `run_at` for another attempt.
 
-    `free_calls` are those of the run's calls that cost nothing; the others have been written down already.
+    DEFERRED, with a `run_at` and a `deferral_reason`, says that the job could not be done yet: the attempt does not
+    count. `free_calls` are those of the run's calls that cost nothing; the others have been written down already.
     """
 
     state: JobState
@@ -221,4 +228,5 @@ class Finish:
     result: JobResult | None = None
     error: JobError | None = None
     run_at: datetime | None = None
+    deferral_reason: DeferralReason | None = None
     free_calls: Sequence[FreeCall] = ()

@@ -20,6 +20,8 @@ _REQUESTS_AT_ONCE: Final = 10_000
 _KEPT_FIRES: Final = timedelta(days=30)
 _SILENT: Final = timedelta(hours=1)
 _KEPT_BUDGET_DAYS: Final = timedelta(days=90)
+_KEPT_SLOTS: Final = timedelta(hours=2)
+"""Longer than they count, for workers whose clocks are behind."""
 _FROM_THE_START: Final = timedelta(days=1)
 _EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _log: Final = structlog.get_logger(__name__)
@@ -64,7 +66,16 @@ class Retention:
         fires = await self._store.forget_fires(before=fire_at - _KEPT_FIRES)
         workers = await self._store.forget_workers(silent_since=fire_at - _SILENT)
         budget_days = await self._store.forget_budget_days(before=(fire_at - _KEPT_BUDGET_DAYS).date())
-        _log.info("swept", jobs=jobs, requests=requests, fires=fires, workers=workers, budget_days=budget_days)
+        slots = await self._store.forget_relation_slots(before=fire_at - _KEPT_SLOTS)
+        _log.info(
+            "swept",
+            jobs=jobs,
+            requests=requests,
+            fires=fires,
+            workers=workers,
+            budget_days=budget_days,
+            relation_slots=slots,
+        )
 
     async def _forget_jobs(self, tier: str, states: Sequence[JobState], *, ended_before: datetime) -> int:
         forgotten = 0

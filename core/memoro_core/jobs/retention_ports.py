@@ -46,3 +46,7 @@ class RetentionStore(Protocol):
     async def forget_budget_days(self, *, before: date) -> int:
         """Deletes how far budgets were used up on earlier days; how many rows."""
         ...
+
+    async def forget_relation_slots(self, *, before: datetime) -> int:
+        """Deletes for which jobs entities and facts were found before; how many."""
+        ...

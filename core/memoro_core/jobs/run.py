@@ -6,8 +6,10 @@ import asyncio
 import dataclasses
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from enum import Enum, auto
 
+from memoro_core.billing.model import DeferralReason
 from memoro_core.clock import Clock
 from memoro_core.jobs.model import Claim, Finish, FreeCall, JobResult, JobState, JobUsage, StageProgress
 from memoro_core.jobs.ports import EventTail
@@ -77,6 +79,11 @@ class Run:
         """The last write of a run that went well. From here on the run is not interrupted."""
         self._interruptible = False
         return self.with_calls(Finish(JobState.SUCCEEDED, self.stages, self.usage, partial=partial, result=result))
+
+    def put_off(self, until: datetime, reason: DeferralReason) -> Finish:
+        """The last write of a run that has to wait. From here on the run is not interrupted."""
+        self._interruptible = False
+        return self.with_calls(Finish(JobState.DEFERRED, self.stages, self.usage, run_at=until, deferral_reason=reason))
 
     def with_calls(self, finish: Finish) -> Finish:
         """An end of this run, with what is to be written of its calls."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from memoro_core.billing.model import DeferralReason
 from memoro_core.jobs.model import Claim, Finish, JobEvent, JobKind, JobRef, JobResult, StageProgress
 from memoro_core.jobs.spending import ProviderCall
 from memoro_core.llm.model import Usage
@@ -55,10 +56,10 @@ class RunStore(Protocol):
         ...
 
     async def finish(self, claim: Claim, finish: Finish, *, now: datetime) -> JobEvent:
-        """Ends the run: terminal, or QUEUED for another attempt. Raises LeaseLost.
+        """Ends the run: terminal, QUEUED for another attempt, or DEFERRED. Raises LeaseLost.
 
-        A job that ends without success fails its PENDING memories; one that is asked to cancel is not QUEUED again but
-        CANCELLED. `finish.usage` is that of all attempts.
+        A job that ends without success fails its PENDING memories; one that is asked to cancel does not wait again but
+        is CANCELLED. `finish.usage` is that of all attempts.
         """
         ...
 
@@ -98,6 +99,13 @@ class RunContext(Protocol):
         """The last write of a run that went well, with the stages reported so far and all usage.
 
         From here on the run is not interrupted: cancelling comes too late.
+        """
+        ...
+
+    def put_off(self, until: datetime, reason: DeferralReason) -> Finish:
+        """The last write of a run that found out that its job has to wait until then; the attempt does not count.
+
+        From here on the run is not interrupted.
         """
         ...
 

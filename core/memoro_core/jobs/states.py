@@ -15,7 +15,9 @@ TRANSITIONS: Final[Mapping[JobState, frozenset[JobState]]] = MappingProxyType(
     {
         JobState.QUEUED: frozenset({JobState.RUNNING, JobState.DEFERRED, JobState.CANCELLED}),
         JobState.DEFERRED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
-        JobState.RUNNING: frozenset({JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}),
+        JobState.RUNNING: frozenset(
+            {JobState.QUEUED, JobState.DEFERRED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
+        ),
         JobState.SUCCEEDED: frozenset(),
         JobState.FAILED: frozenset(),
         JobState.CANCELLED: frozenset(),
@@ -65,8 +67,10 @@ def check_finish(finish: Finish) -> None:
     """Raises ValueError for an end of a run that makes no sense."""
     if not can_move(JobState.RUNNING, finish.state):
         raise ValueError(f"a run can't end {finish.state}")
-    if (finish.run_at is not None) != (finish.state is JobState.QUEUED):
-        raise ValueError("a job has a time for its next attempt when it is QUEUED again, and only then")
+    if (finish.run_at is not None) != (finish.state in {JobState.QUEUED, JobState.DEFERRED}):
+        raise ValueError("a job has a time for its next attempt when it is QUEUED again or DEFERRED, and only then")
+    if (finish.deferral_reason is not None) != (finish.state is JobState.DEFERRED):
+        raise ValueError("a job has a reason to wait when it is DEFERRED, and only then")
     if (finish.result is not None) != (finish.state is JobState.SUCCEEDED):
         raise ValueError("a job has a result when it SUCCEEDED, and only then")
     if (finish.error is not None) != (finish.state in {JobState.QUEUED, JobState.FAILED}):

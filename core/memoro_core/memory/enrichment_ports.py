@@ -31,19 +31,42 @@ class Enrichable:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """What a job has to do, and for how many jobs of a user its tenant lets entities and facts be found in an hour.
+
+    `relation_detections` is None where that is not limited, or nothing is to be done.
+    """
+
+    items: Sequence[Enrichable]
+    relation_detections: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Relating:
+    """Finding entities and facts, left to a later job: the user's limit per hour, and what it may cost at most."""
+
+    relation_detections: int
+    cost_bound: int
+
+
+@dataclass(frozen=True, slots=True)
 class Enrichment:
-    """All that a job has found out: a vector per memory, and the graph of them together."""
+    """All that a job has found out: a vector per memory, and the graph of them together.
+
+    With `relating` there are no findings yet: a job is made that finds them.
+    """
 
     model: EmbeddingModel
     vectors: Sequence[tuple[MemoryId, Vector]]
     findings: Findings
+    relating: Relating | None = None
 
 
 class EnrichmentStore(Protocol):
     """Reads what a job enriches, and writes what comes out of it."""
 
-    async def load(self, tenant_id: TenantId, job_id: JobId, memory_ids: Sequence[MemoryId]) -> Sequence[Enrichable]:
-        """Those of the memories that still wait for this very job, in the order asked for."""
+    async def load(self, tenant_id: TenantId, job_id: JobId, memory_ids: Sequence[MemoryId]) -> Work:
+        """Those of the memories that are still this very job's, in the order asked for."""
         ...
 
     async def find_entities(self, tenant_id: TenantId, user_id: UserId, names: NamesToFind) -> Sequence[KnownEntity]:
@@ -56,7 +79,51 @@ class EnrichmentStore(Protocol):
         """Writes everything and ends the job in one transaction; the terminal event.
 
         A memory that was deleted or given to another job meanwhile is left out. What a memory had stated before is
-        taken back first. Raises LeaseLost, and ProviderError when the deployment holds vectors of another model;
-        nothing is written then.
+        taken back first. Memories whose entities and facts are found later become the job's that finds them: it is
+        DEFERRED until the user's limit lets it through, and the result names it. Raises LeaseLost, and ProviderError
+        when the deployment holds vectors of another model; nothing is written then.
         """
+        ...
+
+    async def commit_graph(
+        self,
+        claim: Claim,
+        memory_ids: Sequence[MemoryId],
+        findings: Findings,
+        finish: Callable[[JobResult], Finish],
+        *,
+        now: datetime,
+    ) -> JobEvent:
+        """Writes what was found in memories that are ready, and ends the job in one transaction; the terminal event.
+
+        A memory that was deleted or given to another job meanwhile is left out. Raises LeaseLost.
+        """
+        ...
+
+
+class RelationSlots(Protocol):
+    """Counts for how many jobs of a user entities and facts were found in the last hour, over all workers."""
+
+    async def take(self, claim: Claim, per_hour: int, *, now: datetime) -> bool:
+        """Whether the job may find them now: then it counts, once, whatever its attempts within the hour.
+
+        In any hour there are no more than `per_hour` that may. What waits for its turn comes before jobs that are new.
+        """
+        ...
+
+    async def put_off(
+        self, claim: Claim, per_hour: int, finish: Callable[[datetime], Finish], *, now: datetime
+    ) -> JobEvent:
+        """Ends the run with its job DEFERRED until its turn, which `finish` is told; the event.
+
+        A job that is asked to cancel is CANCELLED instead. Raises LeaseLost.
+        """
+        ...
+
+
+class RelationBounds(Protocol):
+    """Reckons what finding entities and facts costs at most."""
+
+    def bound_relations(self, memories: Sequence[Memory], *, at: datetime) -> int:
+        """What one attempt over these memories costs at most, in micro-credits. Raises PRICE_UNKNOWN."""
         ...

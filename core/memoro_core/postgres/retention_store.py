@@ -48,3 +48,7 @@ class PostgresRetentionStore:
     async def forget_budget_days(self, *, before: date) -> int:
         async with self._database.system_tx(durable=False) as connection:
             return rows_of(await connection.execute(_SQL["forget_budget_days"], before))
+
+    async def forget_relation_slots(self, *, before: datetime) -> int:
+        async with self._database.system_tx(durable=False) as connection:
+            return rows_of(await connection.execute(_SQL["forget_relation_slots"], before))

@@ -16,7 +16,7 @@ from memoro_core.billing.errors import insufficient_credits
 from memoro_core.billing.model import Deferred, Held, HoldRequest, HoldVerdict, Refused
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import JobId, TenantId, new_id
-from memoro_core.jobs.model import Job, JobEvent, JobRef, JobState
+from memoro_core.jobs.model import Job, JobEvent, JobKind, JobRef, JobState
 from memoro_core.jobs.operation_model import Candidate, RequeueFilter
 from memoro_core.jobs.operation_ports import RetriedBatch
 from memoro_core.jobs.retrying import RETRYABLE, not_ended_badly, nothing_left, retried_before
@@ -39,6 +39,7 @@ class _Retry:
 
     old_id: JobId
     id: JobId
+    kind: JobKind
     bound: int = 0
     verdict: HoldVerdict = _HELD
 
@@ -75,7 +76,9 @@ class PostgresRetryStore:
             if retried_by is not None:
                 raise retried_before(job_id, state, JobId(retried_by))
             request_id = idempotency.request_id if idempotency else ""
-            (retry,) = await self._judge(connection, tenant_id, [_Retry(job_id, retry_id)], request_id, now=now)
+            (retry,) = await self._judge(
+                connection, tenant_id, [_Retry(job_id, retry_id, JobKind(row["kind"]))], request_id, now=now
+            )
             if isinstance(retry.verdict, Refused):
                 raise insufficient_credits(tenant_id, retry.verdict.need, retry.verdict.have)
             (made,) = await _retry_in(connection, tenant_id, [retry], max_attempts=max_attempts, now=now)
@@ -87,8 +90,9 @@ class PostgresRetryStore:
         self, tenant_id: TenantId, job_ids: Sequence[JobId], *, max_attempts: int, now: datetime
     ) -> RetriedBatch:
         async with self._database.tenant_tx(tenant_id, generic_plans=True) as connection:
-            await connection.execute(_SQL["lock_jobs"], tenant_id, job_ids)
-            retries = [_Retry(job_id, JobId(new_id())) for job_id in job_ids]
+            locked = await connection.fetch(_SQL["lock_jobs"], tenant_id, job_ids)
+            kinds = {row["job_id"]: JobKind(row["kind"]) for row in locked}
+            retries = [_Retry(job_id, JobId(new_id()), kinds[job_id]) for job_id in job_ids if job_id in kinds]
             judged = await self._judge(connection, tenant_id, retries, "", now=now)
             allowed = {retry.id: retry for retry in judged if not isinstance(retry.verdict, Refused)}
             rows = await _retry_in(connection, tenant_id, list(allowed.values()), max_attempts=max_attempts, now=now)
@@ -127,13 +131,18 @@ class PostgresRetryStore:
             return retries
         # A hold must have a job: what no work is left of gets none.
         requests = [
-            HoldRequest(retry.id, memories[0].user_id, self._bounds.bound(memories, at=now), request_id)
+            HoldRequest(retry.id, memories[0].user_id, self._bound(retry, memories, now), request_id)
             for retry in retries
             if (memories := work.get(retry.old_id))
         ]
         verdicts = await self._holds.hold_in(connection, tenant_id, requests, now=now)
         judged = {request.job_id: (request.bound, verdict) for request, verdict in zip(requests, verdicts, strict=True)}
-        return [_Retry(retry.old_id, retry.id, *judged.get(retry.id, (0, _HELD))) for retry in retries]
+        return [_Retry(retry.old_id, retry.id, retry.kind, *judged.get(retry.id, (0, _HELD))) for retry in retries]
+
+    def _bound(self, retry: _Retry, memories: Sequence[Memory], now: datetime) -> int:
+        if retry.kind is JobKind.MEMORY_RELATE:
+            return self._bounds.bound_relations(memories, at=now)
+        return self._bounds.bound(memories, at=now)
 
 
 async def _lock_work(

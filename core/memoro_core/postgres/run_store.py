@@ -145,6 +145,13 @@ class PostgresRunStore:
         return [events.pop(end.run) if end.run in events else LeaseLost() for end in ends]
 
 
+async def hold_run_in(connection: Connection, claim: Claim) -> None:
+    """Makes sure, until a transaction of its tenant ends, that the run has its job. Raises LeaseLost."""
+    ref = claim.ref
+    if await connection.fetchval(_SQL["hold_run"], ref.tenant_id, ref.job_id, claim.lease) is None:
+        raise LeaseLost
+
+
 async def finish_in(
     connection: Connection, holds: CreditHolds, claim: Claim, finish: Finish, *, now: datetime
 ) -> JobEvent:
@@ -233,6 +240,7 @@ def _end_json(end: _End, event: JobEvent) -> dict[str, Any]:
         "input_tokens": finish.usage.input_tokens,
         "output_tokens": finish.usage.output_tokens,
         "run_at": finish.run_at,
+        "deferral_reason": finish.deferral_reason,
         "event": event,
         "free_calls": [
             {
@@ -256,10 +264,11 @@ def _last_event(end: _End) -> JobEvent:
     finish = end.finish
     # A commit succeeds together with its job, so that this event tells of both.
     committed = [one for one in finish.stages if one.stage is Stage.COMMIT and one.status is StageStatus.SUCCEEDED]
+    attempts = end.claim.job.attempt
     return JobEvent(
         0,
         finish.state,
-        end.claim.job.attempt,
+        attempts - 1 if finish.state is JobState.DEFERRED else attempts,
         end.now,
         stage=committed[0] if committed else None,
         error=finish.error,

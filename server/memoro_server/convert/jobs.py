@@ -148,6 +148,7 @@ def _from_result(result: JobResult | None) -> jobs_pb2.JobResult | None:
         entities=result.entities,
         relationships=result.relationships,
         superseded=result.superseded,
+        relate_job_id="" if result.relate_job_id is None else str(result.relate_job_id),
     )
 
 

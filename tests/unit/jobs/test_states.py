@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memoro_core.billing.model import DeferralReason
 from memoro_core.ids import JobId, UserId
 from memoro_core.jobs.model import (
     TERMINAL,
@@ -108,6 +109,9 @@ def test_a_lost_run_is_cancelled_if_asked_tried_again_if_it_may_be_and_else_fail
     [
         Finish(JobState.RUNNING, (), JobUsage()),
         Finish(JobState.DEFERRED, (), JobUsage()),
+        Finish(JobState.DEFERRED, (), JobUsage(), run_at=NOW),
+        Finish(JobState.DEFERRED, (), JobUsage(), deferral_reason=DeferralReason.RELATIONS),
+        Finish(JobState.QUEUED, (), JobUsage(), error=ERROR, run_at=NOW, deferral_reason=DeferralReason.RELATIONS),
         Finish(JobState.QUEUED, (), JobUsage(), error=ERROR),
         Finish(JobState.QUEUED, (), JobUsage(), run_at=NOW),
         Finish(JobState.FAILED, (), JobUsage()),
@@ -125,5 +129,6 @@ def test_an_end_that_contradicts_itself_is_refused(end: Finish) -> None:
 
 def test_ends_that_make_sense_pass() -> None:
     check_finish(Finish(JobState.SUCCEEDED, (), JobUsage(), result=JobResult(), partial=True))
+    check_finish(Finish(JobState.DEFERRED, (), JobUsage(), run_at=NOW, deferral_reason=DeferralReason.RELATIONS))
     check_finish(cancelled(stages=(), usage=JobUsage()))
     check_finish(dataclasses.replace(cancelled(stages=(), usage=JobUsage()), state=JobState.FAILED, error=ERROR))

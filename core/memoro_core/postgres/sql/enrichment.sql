@@ -2,7 +2,8 @@
 -- Runs within one tenant's transaction. Arrays are parallel.
 
 -- name: load_enrichable
--- Those of these memories that still wait for this job, with up to three turns before each, oldest first.
+-- Those of these memories that are still this job's, with up to three turns before each, oldest first; and for how many jobs of a
+-- user entities and facts may be found in an hour. Where the tier's limits are only counted, that is not limited.
 SELECT memory_id, user_id, kind, text, metadata, status, conversation_id, position, role, speaker, occurred_at, job_id, version,
        created_at, updated_at,
        ARRAY(
@@ -12,7 +13,11 @@ SELECT memory_id, user_id, kind, text, metadata, status, conversation_id, positi
              AND turn.user_id = memories.user_id
              AND turn.conversation_id = memories.conversation_id
              AND turn.position BETWEEN memories.position - 3 AND memories.position - 1
-           ORDER BY turn.position) AS preceding
+           ORDER BY turn.position) AS preceding,
+       (SELECT ((tiers.limits || tenants.limits) ->> 'relation_detections')::integer
+        FROM tenants
+        JOIN tiers USING (tier)
+        WHERE tenants.tenant_id = $1 AND NOT tiers.shadow) AS relation_detections
 FROM memories
 WHERE tenant_id = $1 AND memory_id = ANY ($2::uuid[]) AND job_id = $3;
 
@@ -35,12 +40,8 @@ CROSS JOIN LATERAL (
     ORDER BY normalized_name USING ~<~
     LIMIT 3) AS person;
 
--- name: hold_run
--- Makes sure that the run still has its job, and holds the job until the transaction ends. No row: the lease is lost.
-SELECT job_id FROM jobs WHERE tenant_id = $1 AND job_id = $2 AND state = 'RUNNING' AND run_lease = $3 FOR UPDATE;
-
 -- name: hold_memories
--- Those of these memories that still wait for this job, held until the transaction ends; always in one order.
+-- Those of these memories that are still this job's, held until the transaction ends; always in one order.
 SELECT memory_id, version
 FROM memories
 WHERE tenant_id = $1 AND memory_id = ANY ($2::uuid[]) AND job_id = $3
@@ -56,8 +57,8 @@ ON CONFLICT (tenant_id, memory_id)
     DO UPDATE SET model = EXCLUDED.model, embedding = EXCLUDED.embedding, created_at = EXCLUDED.created_at;
 
 -- name: make_ready
--- The memories are enriched.
-UPDATE memories SET status = 'READY', updated_at = $3 WHERE tenant_id = $1 AND memory_id = ANY ($2::uuid[]);
+-- The memories are enriched. What is left to another job, $4, becomes that one's.
+UPDATE memories SET status = 'READY', updated_at = $3, job_id = coalesce($4, job_id) WHERE tenant_id = $1 AND memory_id = ANY ($2::uuid[]);
 
 -- name: store_entities
 -- Entities, new or known by type and name; $7 is a JSON array with an array of other names for each. Returns all of them with

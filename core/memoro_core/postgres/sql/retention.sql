@@ -48,3 +48,7 @@ DELETE FROM workers WHERE seen_at < $1;
 DELETE FROM budget_days AS day
 USING (SELECT tenant_id FROM tenants UNION ALL SELECT '00000000-0000-0000-0000-000000000000') AS owner
 WHERE day.tenant_id = owner.tenant_id AND day.day < $1;
+
+-- name: forget_relation_slots
+-- Deletes for which jobs entities and facts were found before $1.
+DELETE FROM relation_slots WHERE taken_at < $1;

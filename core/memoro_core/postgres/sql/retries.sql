@@ -3,7 +3,7 @@
 -- name: lock_jobs
 -- Holds these jobs of a tenant until the transaction ends, so that each is retried once. Always in one order, so that two such
 -- statements never wait for each other.
-SELECT job_id, state
+SELECT job_id, state, kind
 FROM jobs
 WHERE tenant_id = $1 AND job_id = ANY ($2::uuid[])
 ORDER BY job_id
@@ -15,10 +15,10 @@ SELECT job_id FROM jobs WHERE tenant_id = $1 AND retry_of = $2;
 
 -- name: lock_work
 -- What `retry` of these jobs will be about: the memories of each that has no retry yet, with its user, held until the transaction
--- ends. Always in one order, so that two such statements never wait for each other.
+-- ends. What was only to be related is READY, and stays so. Always in one order, so that two such statements never wait for each other.
 SELECT work.*
 FROM (
-    SELECT DISTINCT unnest(old.memory_ids) AS memory_id
+    SELECT DISTINCT unnest(old.memory_ids) AS memory_id, CASE kind WHEN 'memory.relate' THEN 'READY' ELSE 'FAILED' END AS undone
     FROM jobs AS old
     WHERE old.tenant_id = $1 AND old.job_id = ANY ($2::uuid[]) AND old.state IN ('FAILED', 'CANCELLED')
       AND NOT EXISTS (SELECT FROM jobs AS other WHERE other.tenant_id = $1 AND other.retry_of = old.job_id)
@@ -29,13 +29,13 @@ CROSS JOIN LATERAL (
     SELECT memory_id, user_id, kind, text, metadata, status, conversation_id, position, role, speaker, occurred_at, job_id,
            version, created_at, updated_at
     FROM memories
-    WHERE tenant_id = $1 AND memory_id = named.memory_id AND job_id = ANY ($2::uuid[]) AND status = 'FAILED'
+    WHERE tenant_id = $1 AND memory_id = named.memory_id AND job_id = ANY ($2::uuid[]) AND status = named.undone
     FOR UPDATE
 ) AS work;
 
 -- name: retry
--- Makes a job of each of these ended jobs that has none yet, for those of its memories that it left FAILED and that are still
--- its own; they become the new job's. The caller holds the jobs and those memories. Arrays are parallel: the jobs, the ids of the
+-- Makes a job of each of these ended jobs that has none yet, for those of its memories that it left FAILED (READY, if they were
+-- only to be related) and that are still its own; they become the new job's. The caller holds the jobs and those memories. Arrays are parallel: the jobs, the ids of the
 -- new ones, what those may cost, why and until when they are put off (NULL: they are not), and their first events. Returns a row per job that was
 -- not retried before, its new job all NULL when no work is left. Runs within one tenant's transaction.
 WITH old AS (
@@ -54,16 +54,17 @@ WITH old AS (
 ), unready AS (
     -- By their places, which the locks keep: by id, the planner may go through all memories of a tenant that it thinks small.
     UPDATE memories
-    SET status = 'PENDING', updated_at = $4,
+    SET status = CASE WHEN status = 'FAILED' THEN 'PENDING' ELSE status END, updated_at = $4,
         job_id = ((SELECT jsonb_object_agg(old.job_id, old.retry_id) FROM old) ->> memories.job_id::text)::uuid
     WHERE memories.ctid = ANY (ARRAY(
         SELECT work.place
-        FROM (SELECT DISTINCT unnest(old.memory_ids) AS memory_id FROM old) AS named
+        FROM (SELECT DISTINCT unnest(old.memory_ids) AS memory_id, CASE kind WHEN 'memory.relate' THEN 'READY' ELSE 'FAILED' END AS undone
+              FROM old) AS named
         CROSS JOIN LATERAL (
             SELECT ctid AS place
-            FROM memories AS failed
-            WHERE failed.tenant_id = $1 AND failed.memory_id = named.memory_id
-              AND failed.job_id = ANY (ARRAY(SELECT old.job_id FROM old)) AND failed.status = 'FAILED'
+            FROM memories AS left_over
+            WHERE left_over.tenant_id = $1 AND left_over.memory_id = named.memory_id
+              AND left_over.job_id = ANY (ARRAY(SELECT old.job_id FROM old)) AND left_over.status = named.undone
             LIMIT 1) AS work))
     RETURNING memories.memory_id, memories.job_id AS retry_id
 ), work AS (

@@ -95,23 +95,27 @@ WITH progress AS (
 )
 SELECT tenant_id, job_id, lease, last_seq, cancel_requested FROM moved;
 
+-- name: hold_run
+-- Makes sure that the run still has its job, and holds the job until the transaction ends. No row: the lease is lost.
+SELECT job_id FROM jobs WHERE tenant_id = $1 AND job_id = $2 AND state = 'RUNNING' AND run_lease = $3 FOR UPDATE;
+
 -- name: finish
--- Ends runs of a tenant: [{job_id, lease, state, stages, partial, result, error, input_tokens, output_tokens, run_at, event}]. A
--- state of QUEUED is another attempt at `run_at`, unless the job is asked to cancel: then nothing is touched. A job that ends
--- for good without success leaves its PENDING memories FAILED; a memory that got another job since is that job's. Returns the
+-- Ends runs of a tenant: [{job_id, lease, state, stages, partial, result, error, input_tokens, output_tokens, run_at,
+-- deferral_reason, event}]. A state of QUEUED is another attempt at `run_at`, and DEFERRED is this one at that time, unless the job
+-- is asked to cancel: then nothing is touched. A job that ends for good without success leaves its PENDING memories FAILED; a memory that got another job since is that job's. Returns the
 -- number of each run's event, and whether any webhook endpoint listens; runs that have lost their jobs have no row. Runs within
 -- one tenant's transaction.
 WITH ending AS (
     SELECT *
     FROM jsonb_to_recordset($2) AS run (
         job_id uuid, lease bigint, state text, stages jsonb, partial boolean, result jsonb, error jsonb, input_tokens bigint,
-        output_tokens bigint, run_at timestamptz, event jsonb, free_calls jsonb)
+        output_tokens bigint, run_at timestamptz, deferral_reason text, event jsonb, free_calls jsonb)
 ), held AS (
     SELECT ending.*
     FROM ending
     JOIN jobs ON jobs.tenant_id = $1 AND jobs.job_id = ending.job_id
     -- By ids, here and below: drawn to a join alone, the planner would read all jobs of a tenant that it thinks small.
-    WHERE jobs.job_id = ANY (ARRAY(SELECT job_id FROM ending)) AND jobs.state = 'RUNNING' AND jobs.run_lease = ending.lease AND NOT (ending.state = 'QUEUED' AND jobs.cancel_requested)
+    WHERE jobs.job_id = ANY (ARRAY(SELECT job_id FROM ending)) AND jobs.state = 'RUNNING' AND jobs.run_lease = ending.lease AND NOT (ending.state IN ('QUEUED', 'DEFERRED') AND jobs.cancel_requested)
     -- Always in one order, so that two such statements never wait for each other.
     ORDER BY jobs.job_id
     FOR UPDATE OF jobs
@@ -119,8 +123,11 @@ WITH ending AS (
     UPDATE jobs
     SET state = held.state, stages = held.stages, partial = held.partial, result = held.result, error = held.error,
         input_tokens = held.input_tokens, output_tokens = held.output_tokens, run_at = coalesce(held.run_at, jobs.run_at),
-        delayed = coalesce(held.run_at > $3, false), last_seq = last_seq + 1, lease_expires_at = NULL,
-        ended_at = CASE WHEN held.state = 'QUEUED' THEN NULL ELSE $3::timestamptz END
+        attempt = CASE WHEN held.state = 'DEFERRED' THEN jobs.attempt - 1 ELSE jobs.attempt END,
+        deferral_reason = coalesce(held.deferral_reason, jobs.deferral_reason),
+        deferred_at = CASE WHEN held.state = 'DEFERRED' THEN $3::timestamptz ELSE jobs.deferred_at END,
+        delayed = coalesce(held.state = 'QUEUED' AND held.run_at > $3, false), last_seq = last_seq + 1, lease_expires_at = NULL,
+        ended_at = CASE WHEN held.state IN ('QUEUED', 'DEFERRED') THEN NULL ELSE $3::timestamptz END
     FROM held
     WHERE jobs.tenant_id = $1 AND jobs.job_id = ANY (ARRAY(SELECT job_id FROM held)) AND jobs.job_id = held.job_id
     RETURNING held.*, jobs.last_seq, jobs.attempt, jobs.memory_ids, jobs.user_id, jobs.cost_bound
@@ -148,7 +155,7 @@ WITH ending AS (
         items integer, started_at timestamptz, ended_at timestamptz)) WITH ORDINALITY AS free (
         day, provider, model, operation, failed, input_tokens, output_tokens, items, started_at, ended_at, number)
 )
-SELECT job_id, lease, last_seq, state <> 'QUEUED' AND cost_bound > 0 AS paid,
+SELECT job_id, lease, last_seq, state NOT IN ('QUEUED', 'DEFERRED') AND cost_bound > 0 AS paid,
        EXISTS (SELECT FROM webhook_endpoints WHERE tenant_id = $1 AND webhook_endpoints.state = 'ENABLED') AS listened
 FROM ended;
 
