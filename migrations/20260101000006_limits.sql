@@ -82,6 +82,54 @@ COMMENT ON COLUMN jobs.deferral_reason IS 'Why it was put off last: whose daily 
 CREATE INDEX jobs_to_relate ON jobs (tenant_id, user_id, state, job_id)
     WHERE kind = 'memory.relate' AND state IN ('QUEUED', 'DEFERRED') AND deferral_reason = 'RELATIONS' AND attempt = 0;
 
+-- When a tenant may do more than before, what waits need not wait as long: an hour for as many jobs of a user as there may be in one.
+CREATE FUNCTION hasten_relations(of_tenants uuid[]) RETURNS void
+    LANGUAGE sql VOLATILE AS $$
+        UPDATE jobs
+        SET run_at = turn.at
+        FROM (
+            SELECT line.tenant_id, line.job_id,
+                   now() + coalesce((line.place - 1) / allowed.per_hour, 0) * interval '1 hour' AS at
+            FROM (
+                SELECT tenant_id, job_id, row_number() OVER (PARTITION BY tenant_id, user_id ORDER BY job_id) AS place
+                FROM jobs
+                WHERE tenant_id = ANY (of_tenants) AND state = 'DEFERRED' AND kind = 'memory.relate'
+                  AND deferral_reason = 'RELATIONS' AND attempt = 0
+            ) AS line
+            JOIN (
+                SELECT tenants.tenant_id,
+                       CASE WHEN NOT tiers.shadow
+                            THEN ((tiers.limits || tenants.limits) ->> 'relation_detections')::bigint END AS per_hour
+                FROM tenants
+                JOIN tiers USING (tier)
+                WHERE tenants.tenant_id = ANY (of_tenants)
+            ) AS allowed USING (tenant_id)
+        ) AS turn
+        WHERE jobs.tenant_id = turn.tenant_id AND jobs.job_id = turn.job_id AND jobs.state = 'DEFERRED' AND jobs.run_at > turn.at
+    $$;
+CREATE FUNCTION hasten_relations_of_tenant() RETURNS trigger
+    LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM hasten_relations(ARRAY[NEW.tenant_id]);
+    RETURN NULL;
+END
+$$;
+CREATE FUNCTION hasten_relations_of_tier() RETURNS trigger
+    LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM hasten_relations(ARRAY(SELECT tenant_id FROM tenants WHERE tenants.tier = NEW.tier));
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER hasten_relations AFTER UPDATE OF tier, limits ON tenants
+    FOR EACH ROW
+    WHEN (OLD.tier <> NEW.tier OR OLD.limits -> 'relation_detections' IS DISTINCT FROM NEW.limits -> 'relation_detections')
+    EXECUTE FUNCTION hasten_relations_of_tenant();
+CREATE TRIGGER hasten_relations AFTER UPDATE OF limits, shadow ON tiers
+    FOR EACH ROW
+    WHEN (OLD.shadow <> NEW.shadow OR OLD.limits -> 'relation_detections' IS DISTINCT FROM NEW.limits -> 'relation_detections')
+    EXECUTE FUNCTION hasten_relations_of_tier();
+
 ALTER TABLE relation_slots ENABLE ROW LEVEL SECURITY;
 ALTER TABLE relation_slots FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON relation_slots TO memoro_app

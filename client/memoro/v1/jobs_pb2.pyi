@@ -242,7 +242,7 @@ class JobResult(_message.Message):
     SUPERSEDED_FIELD_NUMBER: _builtins.int
     RELATE_JOB_ID_FIELD_NUMBER: _builtins.int
     memories: _builtins.int
-    """Memories made ready."""
+    """Memories made ready; by a job that finds entities and facts later, those that it read."""
     entities: _builtins.int
     """Entities mentioned, new or known."""
     relationships: _builtins.int
@@ -336,7 +336,9 @@ class Job(_message.Message):
     user_id: _builtins.str
     """The user whose memories it works on."""
     partial: _builtins.bool
-    """True when it succeeded, but not every stage is whole; the stages say which."""
+    """True when it succeeded, but not every stage is whole; the stages say which. A stage that is left to another job, DEFERRED, is
+    no part that is missing.
+    """
     attempt: _builtins.int
     """Attempts begun."""
     max_attempts: _builtins.int

@@ -348,3 +348,27 @@ async def test_old_slots_are_forgotten_and_count_no_more(relater: Relater) -> No
         await connection.execute("UPDATE relation_slots SET taken_at = taken_at - interval '3 hours'")
     assert await relater.enrich("Ben") is None
     assert await relater.slots_taken() == 2
+
+
+async def test_with_a_higher_limit_what_waits_comes_sooner(relater: Relater) -> None:
+    await relater.allow(1)
+    jobs = [await relater.enrich(f"text {n}") for n in range(6)]
+    left = [job.id for job in jobs if job is not None]
+    start = relater.clock.now()
+
+    async def turns() -> list[int]:
+        return [round(((await relater.job(job_id)).run_at - start) / HOUR) for job_id in left]
+
+    assert await turns() == [1, 2, 3, 4, 5]
+    await relater.allow(2)
+    assert await turns() == [0, 0, 1, 1, 2]
+    await relater.allow(1)
+    assert await turns() == [0, 0, 1, 1, 2]
+    # What comes too early is put off again: one of the two that are due has to wait for its turn.
+    for ref in await relater.let_go():
+        assert (await relater.run(ref)).state is JobState.DEFERRED
+    assert await turns() == [1, 2, 1, 1, 2]
+    await relater.allow(None)
+    assert await turns() == [0, 0, 0, 0, 0]
+    for ref in await relater.let_go():
+        assert (await relater.run(ref)).state is JobState.SUCCEEDED

@@ -22,6 +22,11 @@ WITH own AS MATERIALIZED (
           WHERE tenant_id = $1 AND user_id = $2 AND state IN ('QUEUED', 'DEFERRED') AND kind = 'memory.relate'
             AND deferral_reason = 'RELATIONS' AND attempt = 0 AND NOT $6::boolean
           LIMIT $5) AS counted
+), so_many_before AS MATERIALIZED (
+    -- By scalars: of a join the planner might read all slots of the user.
+    SELECT taken_at
+    FROM relation_slots
+    WHERE tenant_id = $1 AND user_id = $2 AND number = (SELECT number FROM latest) + 1 + (SELECT jobs FROM ahead) - $5
 ), taken AS (
     INSERT INTO relation_slots (tenant_id, user_id, number, job_id, taken_at)
     -- The clock of another worker may be ahead; times go up with numbers.
@@ -30,11 +35,7 @@ WITH own AS MATERIALIZED (
     LEFT JOIN latest ON true
     WHERE NOT EXISTS (SELECT FROM own)
       AND ahead.jobs < $5
-      AND NOT EXISTS (
-          SELECT
-          FROM relation_slots AS earlier
-          WHERE earlier.tenant_id = $1 AND earlier.user_id = $2 AND earlier.number = latest.number + 1 + ahead.jobs - $5
-            AND earlier.taken_at > $4 - interval '1 hour')
+      AND NOT EXISTS (SELECT FROM so_many_before WHERE taken_at > $4 - interval '1 hour')
     ON CONFLICT (tenant_id, job_id) DO UPDATE SET number = EXCLUDED.number, taken_at = EXCLUDED.taken_at
     RETURNING number
 )
@@ -58,10 +59,9 @@ SELECT greatest(
            $3::timestamptz,
            (SELECT taken_at + interval '1 hour'
             FROM relation_slots
-            WHERE tenant_id = $1 AND user_id = $2 AND number = latest.number + 1 + ahead.jobs % $4::bigint - $4))
-       + ahead.jobs / $4 * interval '1 hour'
-FROM ahead
-LEFT JOIN latest ON true;
+            WHERE tenant_id = $1 AND user_id = $2
+              AND number = (SELECT number FROM latest) + 1 + (SELECT jobs FROM ahead) % $4::bigint - $4))
+       + (SELECT jobs FROM ahead) / $4 * interval '1 hour';
 
 -- name: leave_relations
 -- The job that finds entities and facts in memories that are embedded, put off until $8, with its first event. The memories are
