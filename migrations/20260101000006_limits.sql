@@ -160,6 +160,10 @@ CREATE INDEX idempotency_records_by_age ON idempotency_records (created_at) WHER
 -- An id is claimed before something is done that can't be taken back, and gets its answer afterwards.
 GRANT UPDATE (answer) ON idempotency_records TO memoro_system;
 
+-- What is committed on a day counts against a budget that is set in the middle of it.
+CREATE INDEX credit_holds_by_day ON credit_holds USING brin (day);
+GRANT UPDATE (scopes) ON credit_holds TO memoro_system;
+
 ---------------------------------------------------------------------------------------------------------------------- jobs
 
 -- Of a tenant most of whose jobs wait for a later attempt, whoever looks for those that can begin reads only these.

@@ -37,6 +37,8 @@ class PaidJob:
     run_at: datetime
     reason: DeferralReason | None = None
     held: tuple[date, tuple[Key, ...]] | None = None
+    ended: tuple[date, int] | None = None
+    """For which day it counted, and what it was charged."""
 
 
 @dataclass
@@ -100,7 +102,27 @@ class BudgetModel:
             self.days[day, key].spent += charge
         self.held -= job.bound
         self.available += job.bound - charge
-        job.state, job.held = JobState.SUCCEEDED, None
+        job.state, job.held, job.ended = JobState.SUCCEEDED, None, (day, charge)
+
+    def limit(self, scope: BudgetScope, limit: int | None, now: datetime) -> None:
+        """Of a budget that there was not, the day begins with what is committed by then."""
+        if limit is None:
+            self.limits.pop(scope, None)
+            return
+        is_new = scope not in self.limits
+        self.limits[scope] = limit
+        today = [job for job in self.jobs.values() if now.date() in {at[0] for at in (job.held, job.ended) if at}]
+        if not is_new:
+            return
+        counted = [(job, (scope, job.user if scope is BudgetScope.USER else UserId(""))) for job in today]
+        for _, key in counted:
+            self.day(now, key).reserved = self.day(now, key).spent = 0
+        for job, key in counted:
+            if job.held:
+                job.held = job.held[0], tuple({*job.held[1], key})
+                self.day(now, key).reserved += job.bound
+            elif job.ended:
+                self.day(now, key).spent += job.ended[1]
 
     def reset(self, key: Key, now: datetime) -> None:
         day = self.day(now, key)

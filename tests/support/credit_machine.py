@@ -145,10 +145,7 @@ class CreditMachine(RuleBasedStateMachine):
     @rule(scope=st.sampled_from(BudgetScope), limit=st.none() | st.integers(0, 3_000))
     def set_limit(self, scope: BudgetScope, limit: int | None) -> None:
         self.run(self.world.set_limit(scope, limit))
-        if limit is None:
-            self.model.limits.pop(scope, None)
-        else:
-            self.model.limits[scope] = limit
+        self.model.set_limit(scope, limit, CALENDAR.day(self.now))
 
     @rule(raised=st.integers(0, 1_000))
     def reset(self, raised: int) -> None:

@@ -127,6 +127,22 @@ class CreditModel:
         self.low_balance = self.low_balance if low_balance is None else low_balance
         self.look_low()
 
+    def set_limit(self, scope: BudgetScope, limit: int | None, day: date) -> None:
+        """What is committed on the day counts against a budget that there was not."""
+        if limit is None:
+            self.limits.pop(scope, None)
+            return
+        holds = [] if scope in self.limits else [hold for hold in self.holds.values() if hold.day == day]
+        self.limits[scope] = limit
+        places = [(hold, self.places(hold.user_id, frozenset({scope}), day)[0]) for hold in holds]
+        for _, place in places:
+            self.budget(place).reserved = self.budget(place).spent = 0
+        for hold, place in places:
+            if hold.charged is None:
+                hold.scopes |= {scope}
+                self.budget(place).reserved += hold.amount
+            self.budget(place).spent += hold.charged or 0
+
     # ---------------------------------------------------------------------------------------------- jobs
 
     def hold(

@@ -15,6 +15,7 @@ from memoro_core.billing.calendar import Calendar
 from memoro_core.billing.model import (
     DEPLOYMENT,
     Balance,
+    BudgetKey,
     BudgetScope,
     HoldRequest,
     HoldVerdict,
@@ -22,6 +23,7 @@ from memoro_core.billing.model import (
     Verification,
 )
 from memoro_core.ids import JobId, TenantId, UserId
+from memoro_core.postgres.budget_store import PostgresBudgetStore
 from memoro_core.postgres.credit_holds import CreditHolds
 from memoro_core.postgres.credit_rows import entry_of
 from memoro_core.postgres.credit_store import PostgresCreditStore
@@ -108,10 +110,8 @@ class CreditWorld:
             return await self.holds(0).resolve_in(connection, self.tenant, job_ids, now=self.now)
 
     async def set_limit(self, scope: BudgetScope, limit: int | None) -> None:
-        whose = DEPLOYMENT if scope is BudgetScope.DEPLOYMENT else self.tenant
-        await self.owner.execute("DELETE FROM budgets WHERE tenant_id = $1 AND scope = $2", whose, scope)
-        if limit is not None:
-            await self.owner.execute("INSERT INTO budgets VALUES ($1, $2, $3)", whose, scope, limit)
+        key = BudgetKey(scope, DEPLOYMENT if scope is BudgetScope.DEPLOYMENT else self.tenant)
+        await PostgresBudgetStore(self.database).set_limit(key, limit, CALENDAR.day(self.now), None, now=self.now)
 
     async def reset(self, raised: int) -> None:
         """Lets all budgets of today have more."""

@@ -450,7 +450,9 @@ Global___Price: _TypeAlias = Price  # noqa: Y015
 
 @_typing.final
 class SpendBreaker(_message.Message):
-    """A daily budget, and the breaker that keeps it: committed never exceeds limit, unless the limit was lowered since."""
+    """A daily budget, and the breaker that keeps it: no job begins that would bring `reserved` and `spent` above `limit`. They are
+    above it when the limit was lowered since, or when jobs that ran already had to set more aside, after failed attempts say.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

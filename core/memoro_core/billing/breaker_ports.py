@@ -23,10 +23,13 @@ class Standing:
 class BudgetStore(Protocol):
     """Budgets, and how far each is used up day by day."""
 
-    async def set_limit(self, key: BudgetKey, limit: int | None, request: Request | None, *, now: datetime) -> None:
+    async def set_limit(
+        self, key: BudgetKey, limit: int | None, day: date, request: Request | None, *, now: datetime
+    ) -> None:
         """Sets a budget, or takes it away; a request that came before changes nothing.
 
-        Raises TENANT_NOT_FOUND, REQUEST_ID_REUSED.
+        What is committed on that day counts against a new one, but for what is being accepted in this moment. Raises
+        TENANT_NOT_FOUND, REQUEST_ID_REUSED.
         """
         ...
 

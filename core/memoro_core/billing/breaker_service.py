@@ -42,13 +42,14 @@ class BreakerService:
     ) -> BreakerStatus | None:
         """Sets how much a day may cost, in micro-credits, from now on; None: as much as it will, and so is the answer.
 
-        With the scope USER it is for each single user of a tenant, and of the answer only the limit counts. Raises
-        INVALID_FIELD, TENANT_NOT_FOUND, REQUEST_ID_REUSED.
+        What is committed today counts. With the scope USER it is for each single user of a tenant, and of the answer
+        only the limit counts. Raises INVALID_FIELD, TENANT_NOT_FOUND, REQUEST_ID_REUSED.
         """
         _check(key)
         if key.user_id is not None:
             raise invalid_field("user_id", "a budget of the scope USER is for each user of the tenant")
-        await self._store.set_limit(key, limit, _request(principal, idempotency), now=self._clock.now())
+        now = self._clock.now()
+        await self._store.set_limit(key, limit, self._calendar.day(now), _request(principal, idempotency), now=now)
         _log.info("budget_set", **_named(key), limit=limit, api_key_id=str(principal.api_key_id))
         return await self.status(key)
 

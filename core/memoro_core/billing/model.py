@@ -215,7 +215,10 @@ class BudgetDay:
 
     @property
     def committed(self) -> int:
-        """What is set aside and what is spent: never more than the ceiling, unless the limit was lowered."""
+        """What is set aside and what is spent: no new job brings it above the ceiling.
+
+        It is above when the limit was lowered, or when a job that ran already had to have more.
+        """
         return self.reserved + self.spent
 
     @property

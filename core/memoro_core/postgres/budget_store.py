@@ -30,14 +30,22 @@ class PostgresBudgetStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def set_limit(self, key: BudgetKey, limit: int | None, request: Request | None, *, now: datetime) -> None:
+    async def set_limit(
+        self, key: BudgetKey, limit: int | None, day: date, request: Request | None, *, now: datetime
+    ) -> None:
         async with self._database.system_tx() as connection:
             if await _done_before(connection, request, now):
                 return
             if limit is None:
                 await connection.execute(_SQL["remove_limit"], key.tenant_id, key.scope)
-            elif await connection.fetchval(_SQL["set_limit"], key.tenant_id, key.scope, limit) is None:
+                return
+            is_new = await connection.fetchval(_SQL["set_limit"], key.tenant_id, key.scope, limit)
+            if is_new is None:
                 raise tenant_not_found(key.tenant_id)
+            if is_new:
+                # Two statements: the second sees also what ended while the first waited for it.
+                await connection.execute(_SQL["count_in"], key.tenant_id, key.scope, day)
+                await connection.execute(_SQL["begin_from_holds"], key.tenant_id, key.scope, day)
 
     async def reset(self, key: BudgetKey, day: date, request: Request | None, *, now: datetime) -> None:
         async with self._database.system_tx() as connection:

@@ -99,10 +99,7 @@ class BudgetMachine(RuleBasedStateMachine):
     @rule(scope=scopes, limit=limits | st.none())
     def limit(self, scope: BudgetScope, limit: int | None) -> None:
         self.run(self.spending.limit(limit, scope))
-        if limit is None:
-            self.model.limits.pop(scope, None)
-        else:
-            self.model.limits[scope] = limit
+        self.model.limit(scope, limit, self.spending.now)
 
     @rule(number=numbers)
     def reset_what_is_open(self, number: int) -> None:

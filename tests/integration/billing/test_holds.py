@@ -217,21 +217,71 @@ async def _told(world: CreditWorld) -> set[tuple[str, str, str]]:
     return {(row["kind"], row["dedupe_key"].rpartition(":")[2], row["severity"]) for row in rows}
 
 
-async def test_a_budget_counts_from_when_it_is_set_and_not_when_it_is_gone(world: CreditWorld) -> None:
+async def test_a_budget_counts_what_is_committed_when_it_is_set_and_nothing_when_it_is_gone(world: CreditWorld) -> None:
     await give(world, 1_000)
-    await world.hold(asked(50), MARGIN)
-    await world.set_limit(BudgetScope.TENANT, 100)
-    await world.hold(asked(60, first=1), MARGIN)
-    await world.resolve([job(0)], end=True)
-    await world.set_limit(BudgetScope.TENANT, None)
-    await world.extend(job(1), 100, MARGIN)
-    await world.hold(asked(70, first=2), MARGIN)
-    [day] = await world.rows("budget_days")
-    assert (day["reserved"], day["spent"], day["state"]) == (160, 0, "CLOSED")
+    await world.hold(asked(50, 40), MARGIN)
     await world.call(job(1), 0, embedding(2))
-    await world.resolve([job(1), job(2)], end=True)
+    await world.resolve([job(1)], end=True)
+    await world.set_limit(BudgetScope.TENANT, 150)
+    assert await _committed(world) == (50, 30)
+    assert await world.hold(asked(71, first=2), MARGIN) == [
+        Deferred(DeferralReason.TENANT, CALENDAR.day_end(world.now))
+    ]
+    # What was held before it there was is settled against it; another limit changes no more than the limit.
+    await world.extend(job(0), 10, MARGIN)
+    await world.set_limit(BudgetScope.TENANT, 1_000)
+    assert await _committed(world) == (60, 30)
+    await world.resolve([job(0)], end=True)
+    assert await _committed(world) == (0, 30)
+    await world.set_limit(BudgetScope.TENANT, None)
+    await world.hold(asked(70, first=3), MARGIN)
+    assert await _committed(world) == (0, 30)
+    await world.set_limit(BudgetScope.TENANT, 1_000)
+    assert await _committed(world) == (70, 30)
+
+
+async def test_budgets_of_users_and_of_the_deployment_begin_with_what_is_committed_too(
+    world: CreditWorld, domain: Domain, owner_database_url: str
+) -> None:
+    async with open_credit_world(domain.database, owner_database_url, world.now) as other:
+        for one, bounds in ((world, (50, 7)), (other, (3,))):
+            await give(one, 1_000)
+            requests = [HoldRequest(job(n), USERS[n], bound) for n, bound in enumerate(bounds)]
+            await one.hold(requests, MARGIN)
+        for scope in (BudgetScope.USER, BudgetScope.DEPLOYMENT):
+            await world.set_limit(scope, 1_000)
+        days = {(row["scope"], row["user_id"]): row["reserved"] for row in await world.rows("budget_days")}
+        assert days == {("USER", USERS[0]): 50, ("USER", USERS[1]): 7, ("DEPLOYMENT", ""): 60}
+        await other.resolve([job(0)], end=True)
+        days = {(row["scope"], row["user_id"]): row["reserved"] for row in await world.rows("budget_days")}
+        assert days["DEPLOYMENT", ""] == 57
+
+
+async def test_a_budget_that_is_set_while_jobs_begin_and_end_stays_true(world: CreditWorld) -> None:
+    """What is being held in this very moment may be left out, and then is left out to the end."""
+    await give(world, 10**6)
+
+    async def run(first: int) -> None:
+        for number in range(first, first + 20):
+            await world.hold(asked(10, first=number), MARGIN)
+            if number % 2:
+                await world.call(job(number), 0, embedding(1))
+                await world.resolve([job(number)], end=True)
+
+    async def turn_on_and_off() -> None:
+        for limit in (10**6, None) * 10:
+            await world.set_limit(BudgetScope.TENANT, limit)
+
+    await asyncio.gather(run(0), run(100), run(200), turn_on_and_off())
+    await world.set_limit(BudgetScope.TENANT, 10**6)
+    account = (await world.balance()).account
+    assert await _committed(world) == (account.held, account.spent)
+
+
+async def _committed(world: CreditWorld) -> tuple[int, int]:
+    """What is reserved in, and spent of, the only budget on the only day."""
     [day] = await world.rows("budget_days")
-    assert (day["reserved"], day["spent"]) == (0, 30)
+    return day["reserved"], day["spent"]
 
 
 async def test_a_job_that_ends_on_another_day_counts_for_its_own(world: CreditWorld) -> None:

@@ -206,7 +206,7 @@ async def test_what_a_day_has_cost(spending: Spending, usage: UsageService) -> N
         (Operation.EXTRACT, "large", 1),
     ]
     assert mine.budget is not None
-    assert (mine.budget.budget.key, mine.budget.budget.committed) == (spending.key(), 500)
+    assert (mine.budget.budget.key, mine.budget.budget.committed) == (spending.key(), 503)
     assert mine.house[LedgerAccount.PROVIDER_COST] == 3
     (recent,) = mine.recent_calls
     assert recent.tenant_id == spending.domain.tenant

@@ -2,12 +2,37 @@
 -- a transaction locks. Runs across tenants. The deployment's own tenant is 00000000-0000-0000-0000-000000000000.
 
 -- name: set_limit
--- Sets budget ($1, $2) to $3. Returns no row when there is no such tenant.
+-- Sets budget ($1, $2) to $3, and tells whether there was none. Returns no row when there is no such tenant.
 INSERT INTO budgets (tenant_id, scope, daily_limit)
 SELECT $1, $2, $3
 WHERE $2 = 'DEPLOYMENT' OR EXISTS (SELECT FROM tenants WHERE tenant_id = $1)
 ON CONFLICT (tenant_id, scope) DO UPDATE SET daily_limit = EXCLUDED.daily_limit
-RETURNING daily_limit;
+RETURNING xmax = 0 AS is_new;
+
+-- name: count_in
+-- From now on the holds of day $3 that have not ended are a part of budget ($1, $2) too, which is new.
+WITH pending AS MATERIALIZED (
+    SELECT tenant_id, job_id
+    FROM credit_holds
+    WHERE ($2 = 'DEPLOYMENT' OR tenant_id = $1) AND day = $3 AND state = 'PENDING' AND NOT $2 = ANY (scopes)
+    ORDER BY tenant_id, job_id
+    FOR UPDATE
+)
+UPDATE credit_holds
+SET scopes = ARRAY(SELECT unnest(scopes || $2::text) ORDER BY 1)
+FROM pending
+WHERE credit_holds.tenant_id = pending.tenant_id AND credit_holds.job_id = pending.job_id;
+
+-- name: begin_from_holds
+-- Brings the days $3 of budget ($1, $2) to what its holds, and those that have ended, make of them.
+INSERT INTO budget_days (tenant_id, scope, user_id, day, reserved, spent)
+SELECT $1, $2, whose.user_id, $3, coalesce(sum(amount) FILTER (WHERE state = 'PENDING' AND $2 = ANY (scopes)), 0), sum(charged)
+FROM credit_holds
+CROSS JOIN LATERAL (SELECT CASE $2 WHEN 'USER' THEN user_id ELSE '' END) AS whose (user_id)
+WHERE ($2 = 'DEPLOYMENT' OR tenant_id = $1) AND day = $3
+GROUP BY whose.user_id
+ORDER BY whose.user_id
+ON CONFLICT (tenant_id, day, scope, user_id) DO UPDATE SET reserved = EXCLUDED.reserved, spent = EXCLUDED.spent;
 
 -- name: remove_limit
 DELETE FROM budgets WHERE tenant_id = $1 AND scope = $2;
