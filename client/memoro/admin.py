@@ -221,10 +221,27 @@ class AsyncAdmin:
         )
         return convert_billing.price((await self._transport.unary(methods.SET_PRICE, request, timeout)).price)
 
-    async def verify_ledger(self, tenant_id: str, *, timeout: float | None = None) -> LedgerVerification:
-        """Checks a ledger: the chain of its hashes, that each entry sums to zero, and the balance. Raises NotFound."""
-        request = admin_service_pb2.VerifyLedgerRequest(tenant_id=tenant_id)
-        return convert_billing.ledger_verification(await self._transport.unary(methods.VERIFY_LEDGER, request, timeout))
+    async def verify_ledger(
+        self,
+        tenant_id: str,
+        *,
+        after_sequence: int = 0,
+        after_hash: bytes = b"",
+        timeout: float | None = None,
+    ) -> LedgerVerification:
+        """Checks a ledger: the chain of its hashes, that each entry sums to zero, and the balance. Raises NotFound.
+
+        Calls until all of it is checked, each for at most `timeout` seconds. May go on after an entry that was checked
+        before: `entries` and `head_hash` of what was found then.
+        """
+        while True:
+            request = admin_service_pb2.VerifyLedgerRequest(
+                tenant_id=tenant_id, after_sequence=after_sequence, after_hash=after_hash
+            )
+            response = await self._transport.unary(methods.VERIFY_LEDGER, request, timeout)
+            if response.complete or not response.valid or response.entries <= after_sequence:
+                return convert_billing.ledger_verification(response)
+            after_sequence, after_hash = response.entries, response.head_hash
 
     async def test_alert(
         self,

@@ -12,7 +12,7 @@ from memoro.cli import spending
 from memoro.cli.amounts import Credits, MicroCredits, amount, in_words
 from memoro.cli.billing_tables import show_balance, show_estimate, show_ledger, show_prices, show_usage
 from memoro.cli.conversation import read_conversation
-from memoro.cli.options import choices, day, moment
+from memoro.cli.options import RequestId, choices, day, moment
 from memoro.cli.session import Session, connected
 from memoro.enums import LedgerEntryKind, UsageDimension
 
@@ -22,7 +22,6 @@ _OPERATORS = "For operators, whose key has the scope admin"
 TenantId = Annotated[str, typer.Argument(help="The tenant's id.")]
 OfTenant = Annotated[str, typer.Option("--tenant", help="Of the tenant of this id, for operators. Default: your own.")]
 Note = Annotated[str, typer.Option(help="For people, e.g. the number of an invoice.")]
-RequestId = Annotated[str | None, typer.Option(help="Makes the call safe to repeat.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")]
 
 

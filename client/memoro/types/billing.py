@@ -239,7 +239,7 @@ class LedgerVerification:
     head_hash: bytes
     """Of the last entry that was checked: kept elsewhere, it shows later that nothing before it was changed."""
     complete: bool
-    """The check came to the end of the ledger, and held the balance against it; if not, it needs more time."""
+    """The check came to the end of the ledger, and held the balance against it; if not, calls need more time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1633,16 +1633,24 @@ class VerifyLedgerRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TENANT_ID_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
+    AFTER_HASH_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Whose."""
+    after_sequence: _builtins.int
+    """Goes on after the entry of this number, which an earlier call has checked: its `entries`. Default: from the first entry on."""
+    after_hash: _builtins.bytes
+    """The hash of that entry, as it was then: the `head_hash` of the earlier call. Goes with `after_sequence`."""
     def __init__(
         self,
         *,
         tenant_id: _builtins.str = ...,
+        after_sequence: _builtins.int = ...,
+        after_hash: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_hash", b"after_hash", "after_sequence", b"after_sequence", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1663,7 +1671,7 @@ class VerifyLedgerResponse(_message.Message):
     valid: _builtins.bool
     """True when nothing is wrong with what was checked."""
     entries: _builtins.int
-    """Entries that were checked."""
+    """Entries that were checked, by this call and those that it goes on from."""
     first_invalid_sequence: _builtins.int
     """The first entry that is wrong; 0: none is, and what is wrong, if anything, is the balance."""
     problem: _builtins.str
@@ -1671,7 +1679,9 @@ class VerifyLedgerResponse(_message.Message):
     head_hash: _builtins.bytes
     """The hash of the last entry that was checked: kept elsewhere, it shows later that nothing before it was changed."""
     complete: _builtins.bool
-    """True when the check came to the end of the ledger, and held the balance against it. If it did not, give the call more time."""
+    """True when the check came to the end of the ledger, and held the balance against it. If it did not and the ledger is valid so
+    far, go on with `entries` as `after_sequence` and `head_hash` as `after_hash`.
+    """
     def __init__(
         self,
         *,

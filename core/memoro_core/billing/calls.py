@@ -64,6 +64,10 @@ class CallStore(Protocol):
         """
         ...
 
+    async def still_holds(self, claim: Claim) -> None:
+        """Raises LeaseLost when the run has lost its job."""
+        ...
+
     async def close(self, end: CallEnd) -> None:
         """Writes what a call has used, also above its most; nothing if the job has been settled without it."""
         ...

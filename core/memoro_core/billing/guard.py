@@ -106,6 +106,9 @@ class _PaidCall:
     async def admit(self) -> None:
         if self._left:
             raise CallAbandoned
+        if self._admitted:
+            # A further request of the same call, later: who has lost the job meanwhile must not send it.
+            await self._store.still_holds(self._call.claim)
         if self._opening is None:
             # In a task of its own: whether the call stands in the database must be known, also when the run is stopped.
             self._opening = asyncio.create_task(_open(self._store, self._call))
@@ -135,6 +138,8 @@ class _PaidCall:
 
     def _unknown(self, error: BaseException | None) -> bool:
         """Whether the provider may have charged for more than it has told."""
+        if any(one.unaccounted for one in self._usage):
+            return True
         if isinstance(error, ProviderError):
             return error.unaccounted
         return error is not None or not any(_tokens(self._usage))

@@ -58,9 +58,12 @@ class CreditStore(Protocol):
         """Takes what a tenant has not used in time."""
         ...
 
-    async def verify(self, tenant_id: TenantId, *, within: float) -> Verification:
-        """Checks a ledger from its first entry on, for at most so many seconds, against itself and the account.
+    async def verify(
+        self, tenant_id: TenantId, *, after_seq: int = 0, after_hash: bytes = b"", within: float
+    ) -> Verification:
+        """Checks a ledger, for at most so many seconds, against itself and the account.
 
-        Raises TENANT_NOT_FOUND.
+        From its first entry on, or after that of a number, which was checked before and had this hash then. Raises
+        TENANT_NOT_FOUND.
         """
         ...

@@ -11,7 +11,7 @@ import structlog
 from memoro_core.billing.model import Balance, Cause, Grant, LedgerEntry, LedgerFilter, Verification
 from memoro_core.billing.ports import CreditStore
 from memoro_core.clock import Clock
-from memoro_core.errors import MemoroError, Reason
+from memoro_core.errors import MemoroError, Reason, invalid_field
 from memoro_core.idempotency import Idempotency, request_id_reused
 from memoro_core.ids import GrantId, TenantId, new_id
 from memoro_core.paging import Page, cut, ordinal
@@ -91,12 +91,17 @@ class BillingService:
         rows = await self._store.list_entries(tenant_id, entry_filter, limit=size + 1, before=before)
         return cut(rows, size, (str(rows[size - 1].seq),) if len(rows) > size else None)
 
-    async def verify(self, tenant_id: TenantId, *, within: float) -> Verification:
-        """Checks a ledger from its first entry on: numbers, sums, hashes, and that they make the account.
+    async def verify(
+        self, tenant_id: TenantId, *, after_seq: int = 0, after_hash: bytes = b"", within: float
+    ) -> Verification:
+        """Checks a ledger: numbers, sums, hashes, and that they make the account.
 
-        Stops after `within` seconds. Raises TENANT_NOT_FOUND.
+        From its first entry on, or after one that was checked before, and must still have that hash. Stops after
+        `within` seconds. Raises INVALID_FIELD, TENANT_NOT_FOUND.
         """
-        return await self._store.verify(tenant_id, within=within)
+        if bool(after_seq) != bool(after_hash):
+            raise invalid_field("after_hash", "goes with after_sequence, and must be that entry's")
+        return await self._store.verify(tenant_id, after_seq=after_seq, after_hash=after_hash, within=within)
 
     async def expire(self, fire_at: datetime) -> None:
         """Takes from all tenants what they have not used in time. Raises UNAVAILABLE, and then has done a part."""

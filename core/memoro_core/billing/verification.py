@@ -15,6 +15,20 @@ class LedgerCheck:
         self._account = account
         self.replayed = CreditAccount(account.tenant_id)
 
+    def go_on(self, entries: int, sums: CreditAccount, kept_hash: bytes) -> Verification | None:
+        """Goes on after entries that were checked before and make `sums`; what came of it if they are not those.
+
+        `entries` is how many there are of them, `kept_hash` that of the last as it was then.
+        """
+        self.replayed = sums
+        if not sums.last_hash:
+            return self._wrong(f"entry {sums.last_seq} is missing", sums.last_seq)
+        if sums.last_hash != kept_hash:
+            return self._wrong("its hash is not the one that was kept", sums.last_seq)
+        if entries != sums.last_seq:
+            return self._wrong("an entry before it is missing", sums.last_seq)
+        return None
+
     def add(self, entries: Iterable[LedgerEntry]) -> Verification | None:
         """Checks the entries that follow; what came of it when one is wrong."""
         for entry in entries:

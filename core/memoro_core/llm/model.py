@@ -39,7 +39,8 @@ class EmbeddingModel:
 class Usage:
     """What one provider call used, as the provider counted it, failed calls included; or the most that one may use.
 
-    `items` are the texts it was about; a call that asks again about the same text has none.
+    `items` are the texts it was about; a call that asks again about the same text has none. `unaccounted`: the provider
+    did not tell all of it, and may charge for more.
     """
 
     provider: str
@@ -48,6 +49,7 @@ class Usage:
     input_tokens: int
     output_tokens: int = 0
     items: int = 1
+    unaccounted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

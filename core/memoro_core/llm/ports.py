@@ -9,7 +9,8 @@ from memoro_core.llm.model import EmbeddingModel, Embeddings, Extraction, Extrac
 
 Admit: TypeAlias = Callable[[], Awaitable[None]]
 """Leave to ask, which costs: what a provider awaits at the last moment, when nothing else stands between a call and its
-request. What it raises, the call raises, and sends nothing. It may be awaited more than once, and answers the same."""
+request. What it raises, the call raises, and sends nothing more. It is awaited again before each further request of the
+call."""
 
 
 class EmbeddingProvider(Protocol):

@@ -12,7 +12,7 @@ from memoro_core.billing.calls import CallEnd, CallId, NewCall, shortage
 from memoro_core.billing.model import Cost
 from memoro_core.errors import MemoroError
 from memoro_core.ids import JobId, TenantId
-from memoro_core.jobs.model import JobState
+from memoro_core.jobs.model import Claim, JobState
 from memoro_core.jobs.run_ports import LeaseLost
 from memoro_core.postgres.credit_holds import CreditHolds
 from memoro_core.postgres.database import Connection, Database
@@ -36,6 +36,11 @@ class PostgresCallStore:
         opened = await self._writes.submit(call.claim.ref.tenant_id, call)
         assert opened is not None, "what opens a call gets its id"
         return opened
+
+    async def still_holds(self, claim: Claim) -> None:
+        async with self._database.tenant_tx(claim.ref.tenant_id) as connection:
+            if not await connection.fetchval(_SQL["still_holds"], claim.ref.tenant_id, claim.ref.job_id, claim.lease):
+                raise LeaseLost
 
     async def close(self, end: CallEnd) -> None:
         await self._writes.submit(end.id.tenant_id, end)

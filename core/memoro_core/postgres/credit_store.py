@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -32,6 +33,8 @@ from memoro_core.tenancy.service import tenant_not_found
 _SQL: Final = load_queries("credits")
 _SHOWN_GRANTS: Final = 100
 _CHECKED_AT_ONCE: Final = 1000
+_SUMMED_AT_ONCE: Final = 500_000
+_SUMMED: Final = ("available", "held", "granted", "spent", "expired", "refunded")
 
 
 class PostgresCreditStore:
@@ -109,13 +112,21 @@ class PostgresCreditStore:
         async with self._database.tenant_tx(tenant_id) as connection:
             await expire_in(connection, await _lock_in(connection, tenant_id), now=now)
 
-    async def verify(self, tenant_id: TenantId, *, within: float) -> Verification:
+    async def verify(
+        self, tenant_id: TenantId, *, after_seq: int = 0, after_hash: bytes = b"", within: float
+    ) -> Verification:
         until = time.monotonic() + within
         async with self._database.tenant_tx(tenant_id) as connection:
             account = await _account_in(connection, tenant_id, lock=True)
             beside = await connection.fetchrow(_SQL["sums_beside_ledger"], tenant_id)
         assert beside is not None
         check = LedgerCheck(account)
+        if after_seq:
+            # A number that nobody has come to yet needs no summing up, however large it is.
+            nothing = 0, CreditAccount(tenant_id, last_seq=after_seq)
+            entries, sums = await self._sums(tenant_id, after_seq) if after_seq <= account.last_seq else nothing
+            if (wrong := check.go_on(entries, sums, after_hash)) is not None:
+                return wrong
         # What an entry says never changes, so that each batch may be read in a transaction of its own.
         while check.replayed.last_seq < account.last_seq:
             if time.monotonic() >= until:
@@ -129,6 +140,19 @@ class PostgresCreditStore:
             if (wrong := check.add(entry_of(row) for row in rows)) is not None:
                 return wrong
         return check.end(last_seq=beside["last_seq"], remaining=int(beside["remaining"]), held=int(beside["held"]))
+
+    async def _sums(self, tenant_id: TenantId, until: int) -> tuple[int, CreditAccount]:
+        """How many entries there are up to a number, and the account that they make."""
+        entries, sums = 0, CreditAccount(tenant_id, last_seq=until)
+        for first in range(1, until + 1, _SUMMED_AT_ONCE):
+            last = min(until, first + _SUMMED_AT_ONCE - 1)
+            async with self._database.tenant_tx(tenant_id) as connection:
+                row = await connection.fetchrow(_SQL["sum_entries"], tenant_id, first, last)
+            assert row is not None
+            entries += row["entries"]
+            added = {name: getattr(sums, name) + row[name] for name in _SUMMED}
+            sums = dataclasses.replace(sums, **added, last_hash=row["last_hash"] or b"")
+        return entries, sums
 
 
 async def _lock_in(connection: Connection, tenant_id: TenantId) -> CreditAccount:

@@ -84,7 +84,13 @@ class SpendingServicer:
 
     async def VerifyLedger(self, request: pb.VerifyLedgerRequest, call: Call) -> pb.VerifyLedgerResponse:
         tenant_id = TenantId(to_id(request.tenant_id, "tenant_id"))
-        return from_verification(await self._billing.verify(tenant_id, within=call.working_time))
+        verification = await self._billing.verify(
+            tenant_id,
+            after_seq=request.after_sequence,
+            after_hash=request.after_hash,
+            within=call.working_time,
+        )
+        return from_verification(verification)
 
     async def SendTestAlert(self, request: pb.SendTestAlertRequest, call: Call) -> pb.SendTestAlertResponse:
         results = await self._alerts.send_test(

@@ -64,6 +64,7 @@ def test_a_text_is_paid_for(priced_dev: Dev, tenant: tuple[str, str]) -> None:
     assert f"; {charged / 1_000_000:.6f}".rstrip("0") in memoro("jobs", "get", job["id"])
     [proof] = lines(operate("verify", tenant_id, "--json"))
     assert (proof["valid"], proof["entries"], proof["head_hash"]) == (True, 3, entries[0]["hash"])
+    assert tenant_id in {line["tenant_id"] for line in lines(operate("verify", "--all", "--json"))}
     assert "the providers charge $" in operate("costs", "--tenant", tenant_id)
     assert lines(operate("set", tenant_id, "--credits", "0", "--json"))[0]["available"] == 0
     for arguments in (("add", tenant_id, "--credits", "1"), ("breaker",), ("verify", tenant_id)):

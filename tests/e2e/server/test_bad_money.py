@@ -172,6 +172,9 @@ GOOD_ITEM = memory.CreateMemoryRequest(user_id="ann", text="one")
         (COSTS, admin.GetAiCostsRequest(tenant_id="acme"), "tenant_id"),
         (COSTS, admin.GetAiCostsRequest(recent=-1), "recent"),
         (VERIFY, admin.VerifyLedgerRequest(), "tenant_id"),
+        (VERIFY, admin.VerifyLedgerRequest(tenant_id=NOBODY, after_sequence=-1), "after_sequence"),
+        (VERIFY, admin.VerifyLedgerRequest(tenant_id=NOBODY, after_hash=b"h"), "after_hash"),
+        (VERIFY, admin.VerifyLedgerRequest(tenant_id=NOBODY, after_sequence=1), "after_hash"),
         (ALERT, admin.SendTestAlertRequest(severity=99), "severity"),  # type: ignore[arg-type]
         (ALERT, admin.SendTestAlertRequest(message="a\nb"), "message"),
         (ALERT, admin.SendTestAlertRequest(message="m" * 257), "message"),
@@ -206,6 +209,8 @@ def odd_value(draw: random.Random, field: Any, ids: tuple[str, ...]) -> Any:
             return True
         case FieldDescriptor.TYPE_ENUM:
             return draw.choice((0, 1, 2, 3, 99, -1))
+        case FieldDescriptor.TYPE_BYTES:
+            return draw.choice((b"", b"x", b"\xff" * 32))
         case FieldDescriptor.TYPE_INT64:
             return draw.choice(SECONDS if field.name == "seconds" else NUMBERS)
         case _:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
@@ -15,9 +16,9 @@ from memoro_core.billing.model import EntryKind, LedgerAccount
 from memoro_core.errors import MemoroError, ProviderError
 from memoro_core.jobs.model import Claim, JobState
 from memoro_core.jobs.run_ports import LeaseLost
-from memoro_core.llm.model import Operation, Usage
+from memoro_core.llm.model import ExtractionSource, Operation, Usage
 from memoro_core.settings import Settings
-from tests.fakes.openai_server import Fault
+from tests.fakes.openai_server import Fault, Moment, Request
 from tests.support.domain import Domain
 from tests.support.jobs import claim, job_of, now, reap, until
 from tests.support.pricing import MARGIN
@@ -321,6 +322,61 @@ async def test_an_answer_without_a_bill_is_taken_for_the_most(spender: Spender) 
         call.used([Usage("openai", EMBEDDER, Operation.EMBED, 0)])
     (call_row,) = await spender.calls(ref)
     assert call_row["state"] == "OPEN"
+
+
+@pytest.mark.parametrize("usage", [{}, {"prompt_tokens": 50}, {"completion_tokens": 9}, None], ids=str)
+@pytest.mark.parametrize("repaired", [False, True])
+async def test_an_answer_that_tells_a_part_of_its_bill_is_taken_for_the_most(
+    spender: Spender, usage: dict[str, int] | None, repaired: bool
+) -> None:
+    """Also when another request of the same call has told all of it."""
+    ref = await spender.job()
+    claimed = await claim(spender.domain.run_store, ref)
+    message = {"role": "assistant", "content": '{"entities": [], "relationships": []}'}
+    silent = {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
+    if repaired:
+        spender.provider.script("chat", Fault(content="no JSON"))
+    spender.provider.script("chat", Fault(body=json.dumps(silent)))
+    source = ExtractionSource("Ann moved to Lyon.")
+    bound = spender.extractor.bound(source)
+    async with spender.domain.money.guard.call(claimed, bound, b"asked", lambda *_: None) as call:
+        extraction = await spender.extractor.extract(source, admit=call.admit)
+        call.used(extraction.usage)
+    assert len(extraction.usage) == 1 + repaired
+    (call_row,) = await spender.calls(ref)
+    assert (call_row["state"], call_row["output_tokens"]) == ("OPEN", bound.output_tokens)
+
+
+async def test_who_has_lost_the_lease_does_not_ask_again(spender: Spender) -> None:
+    ref = await spender.job()
+    claimed = await claim(spender.domain.run_store, ref, lease=timedelta(seconds=1))
+    spender.provider.script("chat", Fault(content="no JSON"))
+
+    async def lose(moment: Moment, request: Request) -> None:
+        if moment is Moment.ANSWERED:
+            await reap(spender.domain, now=now() + timedelta(seconds=2))
+
+    spender.provider.watch = lose
+    source = ExtractionSource("Ann moved to Lyon.")
+    with pytest.raises(LeaseLost):
+        async with spender.domain.money.guard.call(
+            claimed, spender.extractor.bound(source), b"asked", lambda *_: None
+        ) as call:
+            await spender.extractor.extract(source, admit=call.admit)
+    assert spender.provider.count("chat") == 1
+
+
+@pytest.mark.parametrize("used", [{"prompt_tokens": 10**6}, {"completion_tokens": 4_097}], ids=str)
+async def test_who_has_used_more_than_its_part_is_not_asked_again(spender: Spender, used: dict[str, int]) -> None:
+    message = {"role": "assistant", "content": '{"entities": [{"name": "Ann", "type": "PERSON"}]}'}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, **used}
+    dear = {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
+    spender.provider.script("chat", Fault(body=json.dumps(dear)), Fault(body=json.dumps(dear).replace("Ann", "")))
+    extraction = await spender.extractor.extract(ExtractionSource("Ann moved to Lyon."))
+    assert ([entity.name for entity in extraction.entities], extraction.partial) == (["Ann"], True)
+    with pytest.raises(ProviderError, match="used more than it may"):
+        await spender.extractor.extract(ExtractionSource("Ann moved to Lyon."))
+    assert spender.provider.count("chat") == 2
 
 
 async def test_a_provider_that_does_not_ask_for_leave_is_found_out(spender: Spender) -> None:

@@ -239,6 +239,39 @@ def test_verify_fails_for_a_ledger_that_is_wrong(memoro: CommandLine) -> None:
     assert "there was time for 9 entries only" in memoro("billing", "verify", "t1", code=1).stderr
 
 
+def test_verify_takes_all_ledgers_and_counts_those_that_are_wrong(memoro: CommandLine) -> None:
+    tenants = [admin_pb2.Tenant(id=f"t{number}", name=f"[team] {number}") for number in range(3)]
+    memoro.server.script("ListTenants", admin_service_pb2.ListTenantsResponse(tenants=tenants))
+    sound = admin_service_pb2.VerifyLedgerResponse(valid=True, entries=9, complete=True)
+    broken = admin_service_pb2.VerifyLedgerResponse(entries=9, first_invalid_sequence=4, problem="its hash is not")
+    memoro.server.script("VerifyLedger", sound, broken, sound)
+    told = memoro("billing", "verify", "--all", code=1)
+    assert told.stderr == "error: 1 of 3 ledgers is not as it should be\n"
+    assert [line for line in told.stdout.splitlines() if "team" in line or "error" in line] == [
+        "t0 [team] 0",
+        "t1 [team] 1",
+        "  error: entry 4 is wrong: its hash is not",
+        "t2 [team] 2",
+    ]
+    memoro.server.script("VerifyLedger", sound)
+    assert [line["tenant_id"] for line in memoro.json("billing", "verify", "--all")] == ["t0", "t1", "t2"]
+    for arguments in ((), ("t1", "--all")):
+        assert "give a TENANT_ID or --all" in memoro("billing", "verify", *arguments, code=2).stderr
+
+
+def test_what_sets_something_takes_a_request_id(memoro: CommandLine) -> None:
+    memoro.server.script("SetBudget", admin_service_pb2.SetBudgetResponse(breaker=BREAKER))
+    memoro.server.script("SetPrice", admin_service_pb2.SetPriceResponse())
+    memoro.server.script("ResetCircuitBreaker", admin_service_pb2.ResetCircuitBreakerResponse(breaker=BREAKER))
+    again = ("--request-id", "r1")
+    memoro("billing", "budget", "--tenant", "t1", "--credits", "5", *again)
+    memoro("billing", "price", "openai", "m", "embed", "--input", "1", "--output", "0", *again)
+    memoro("billing", "breaker", "--tenant", "t1", "--reset", *again)
+    for method in ("SetBudget", "SetPrice", "ResetCircuitBreaker"):
+        assert [request.request_id for request in memoro.server.requests(method)] == ["r1"]
+    assert "goes with --reset" in memoro("billing", "breaker", *again, code=2).stderr
+
+
 def test_a_test_alert_tells_what_each_channel_did(memoro: CommandLine) -> None:
     log = admin_service_pb2.AlertChannelResult(channel="log", delivered=True)
     email = admin_service_pb2.AlertChannelResult(channel="email", problem="no answer")

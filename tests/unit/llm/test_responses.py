@@ -129,8 +129,9 @@ def test_an_answer_that_matches_no_inputs_is_refused(answer: dict[str, Any]) -> 
 
 @pytest.mark.parametrize(
     ("answer", "tokens"),
-    [({"usage": {"prompt_tokens": 9}}, 9), ({}, 0), ({"usage": None}, 0), ({"usage": {"prompt_tokens": -1}}, 0)]
-    + [({"usage": {"prompt_tokens": value}}, 0) for value in ("9", None, True, 1.5)],
+    [({"usage": {"prompt_tokens": value}}, value) for value in (9, 0)]
+    + [({}, None), ({"usage": None}, None), ({"usage": {"completion_tokens": 9}}, None)]
+    + [({"usage": {"prompt_tokens": value}}, None) for value in ("9", None, True, 1.5, -1)],
 )
-def test_usage_is_believed_only_if_it_is_a_count(answer: dict[str, Any], tokens: int) -> None:
+def test_usage_is_believed_only_if_it_is_a_count(answer: dict[str, Any], tokens: int | None) -> None:
     assert read_tokens(answer, "prompt_tokens") == tokens

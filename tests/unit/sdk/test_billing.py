@@ -266,6 +266,25 @@ async def test_a_ledger_is_verified_and_an_alert_tested(server: ScriptedServer, 
     assert second.severity == admin_pb2.ALERT_SEVERITY_UNSPECIFIED
 
 
+async def test_a_long_ledger_is_verified_in_several_calls(server: ScriptedServer, client: AsyncClient) -> None:
+    parts = [
+        admin_service_pb2.VerifyLedgerResponse(valid=True, entries=entries, head_hash=bytes([entries]) * 32)
+        for entries in (5, 8)
+    ]
+    last = admin_service_pb2.VerifyLedgerResponse(valid=True, entries=9, head_hash=b"h" * 32, complete=True)
+    server.script("VerifyLedger", *parts, last)
+    found = await client.admin.verify_ledger("t1", after_sequence=2, after_hash=b"k" * 32)
+    assert (found.complete, found.entries, found.head_hash) == (True, 9, b"h" * 32)
+    asked = [(one.after_sequence, one.after_hash) for one in server.requests("VerifyLedger")]
+    assert asked == [(2, b"k" * 32), (5, b"\x05" * 32), (8, b"\x08" * 32)]
+
+
+async def test_a_check_that_does_not_get_on_is_given_up(server: ScriptedServer, client: AsyncClient) -> None:
+    server.script("VerifyLedger", admin_service_pb2.VerifyLedgerResponse(valid=True))
+    assert not (await client.admin.verify_ledger("t1")).complete
+    assert len(server.requests("VerifyLedger")) == 1
+
+
 async def test_too_few_credits_say_how_many(server: ScriptedServer, client: AsyncClient) -> None:
     lacking = {"need": "7500", "have": "1200"}
     server.script(

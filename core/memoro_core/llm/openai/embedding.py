@@ -215,8 +215,12 @@ class OpenAIEmbeddingProvider:
             )
         )
         # In proportion to their bounds: while the whole is within its own, so is each share.
-        shares = share_tokens(read_tokens(answer, "prompt_tokens"), [part.bound.input_tokens for part in parts])
-        usages = [(replace(part.bound, input_tokens=tokens),) for part, tokens in zip(parts, shares, strict=True)]
+        told = read_tokens(answer, "prompt_tokens")
+        shares = share_tokens(told or 0, [part.bound.input_tokens for part in parts])
+        usages = [
+            (replace(part.bound, input_tokens=tokens, unaccounted=not told),)
+            for part, tokens in zip(parts, shares, strict=True)
+        ]
         try:
             vectors = iter(read_vectors(answer, count=len(inputs), dimensions=self._model.dimensions))
         except ProviderError as error:

@@ -34,7 +34,8 @@ class OpenAIExtractionProvider:
 
     An unusable answer is sent back once, with what is wrong with it; if the second is no better, the complete items of
     either are kept and the extraction is partial, as it is when the answer was cut off at 4,096 tokens. Usage counts
-    every call, and stands in the ProviderError when the last of them fails.
+    every call, and stands in the ProviderError when the last of them fails. Both requests together use no more than
+    `bound`; before the second leave is asked for once more.
     """
 
     def __init__(self, endpoint: OpenAIEndpoint, *, model: str) -> None:
@@ -48,7 +49,7 @@ class OpenAIExtractionProvider:
         try:
             if admit is not None:
                 await admit()
-            return await self._extract(source, usage)
+            return await self._extract(source, usage, admit)
         except ProviderError as error:
             error.usage = tuple(usage)
             raise
@@ -60,16 +61,23 @@ class OpenAIExtractionProvider:
 
         An answer that goes back into the prompt has as many tokens there as it had when it came.
         """
-        asked = extraction_size(source) + _SCHEMA_BYTES + SPECIAL_TOKENS
+        asked = _most_asked(source)
         asked_again = asked + MAX_OUTPUT_TOKENS + REPAIR_BYTES
         return Usage("openai", self._model, Operation.EXTRACT, asked + asked_again, 2 * MAX_OUTPUT_TOKENS)
 
-    async def _extract(self, source: ExtractionSource, usage: list[Usage]) -> Extraction:
+    async def _extract(self, source: ExtractionSource, usage: list[Usage], admit: Admit | None) -> Extraction:
         asked = extraction_messages(source)
         content, cut = await self._ask(asked, usage)
         first = read_answer(content)
         if first.problem is None or cut:
             return _extraction(first, usage, partial=first.problem is not None)
+        if usage[0].input_tokens > _most_asked(source) or usage[0].output_tokens > MAX_OUTPUT_TOKENS:
+            # Of what both may use there may not be enough left.
+            if not first:
+                raise invalid_response("it has no usable item, and used more than it may")
+            return _extraction(first, usage, partial=True)
+        if admit is not None:
+            await admit()
         content, cut = await self._ask(repair_messages(asked, content, first.problem), usage)
         second = read_answer(content)
         if second.problem is None:
@@ -90,17 +98,25 @@ class OpenAIExtractionProvider:
                 extra_headers=trace_headers(current_trace_parent()),
             )
         )
+        tokens_in, tokens_out = read_tokens(answer, "prompt_tokens"), read_tokens(answer, "completion_tokens")
         usage.append(
             Usage(
                 "openai",
                 self._model,
                 Operation.EXTRACT,
-                read_tokens(answer, "prompt_tokens"),
-                read_tokens(answer, "completion_tokens"),
+                tokens_in or 0,
+                tokens_out or 0,
                 items=0 if usage else 1,
+                # A model that has read nothing has not answered.
+                unaccounted=not tokens_in or tokens_out is None,
             )
         )
         return _content(answer)
+
+
+def _most_asked(source: ExtractionSource) -> int:
+    """The most tokens that go in when a text is asked about first."""
+    return extraction_size(source) + _SCHEMA_BYTES + SPECIAL_TOKENS
 
 
 def _content(answer: dict[str, Any]) -> tuple[str, bool]:

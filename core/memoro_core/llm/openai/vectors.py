@@ -35,11 +35,11 @@ def read_vectors(answer: dict[str, Any], *, count: int, dimensions: int) -> list
     return [found.get(index, missing) for index in range(count)]
 
 
-def read_tokens(answer: dict[str, Any], name: str) -> int:
-    """A count of the answer's `usage`; 0 when the provider does not tell."""
+def read_tokens(answer: dict[str, Any], name: str) -> int | None:
+    """A count of the answer's `usage`; None when the provider does not tell."""
     usage = answer.get("usage")
     tokens = usage.get(name) if isinstance(usage, dict) else None
-    return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens > 0 else 0
+    return tokens if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0 else None
 
 
 def share_tokens(tokens: int, sizes: Sequence[int]) -> list[int]:

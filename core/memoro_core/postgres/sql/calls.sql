@@ -10,6 +10,10 @@ WHERE tenant_id = $1 AND job_id = ANY ($2::uuid[])
 ORDER BY job_id
 FOR UPDATE;
 
+-- name: still_holds
+-- Whether run $3 of the job is under way.
+SELECT EXISTS (SELECT FROM jobs WHERE tenant_id = $1 AND job_id = $2 AND state = 'RUNNING' AND run_lease = $3);
+
 -- name: close_calls
 -- What calls have used whose answers are there. Arrays are parallel. One that the settlement had to presume stays as it is.
 UPDATE ai_calls

@@ -306,6 +306,16 @@ WHERE tenant_id = $1 AND seq > $2 AND seq <= $3
 ORDER BY seq
 LIMIT $4;
 
+-- name: sum_entries
+-- How many entries there are from number $2 to $3, what they make, and the hash of the last of them (NULL: it is missing).
+SELECT count(*) AS entries, coalesce(sum(available), 0)::bigint AS available, coalesce(sum(held), 0)::bigint AS held,
+       coalesce(-sum(granted), 0)::bigint AS granted,
+       coalesce(sum(revenue + provider_cost + rounding + loss), 0)::bigint AS spent,
+       coalesce(sum(expired), 0)::bigint AS expired, coalesce(sum(refunded), 0)::bigint AS refunded,
+       (SELECT hash FROM ledger_entries WHERE tenant_id = $1 AND seq = $3) AS last_hash
+FROM ledger_entries
+WHERE tenant_id = $1 AND seq BETWEEN $2 AND $3;
+
 -- name: sums_beside_ledger
 -- What is kept beside the entries, and must fit them: at one moment with the account.
 SELECT (SELECT coalesce(max(seq), 0) FROM ledger_entries WHERE tenant_id = $1) AS last_seq,
