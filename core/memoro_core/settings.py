@@ -94,8 +94,8 @@ class Settings(BaseSettings):
     keepalive_min_interval: float = Field(default=10.0, gt=0)
     """The shortest interval at which a client may ping."""
     watch_heartbeat: float = Field(default=15.0, gt=0)
-    auth_cache_ttl: float = Field(default=1.0, gt=0, le=2.0)
-    """How long a key's standing is remembered; a revocation takes effect within it."""
+    auth_cache_ttl: float = Field(default=1.0, gt=0, le=1.0)
+    """How long a key's standing and its tenant's limits are remembered while no change to them is heard."""
 
     limits: bool = True
     """Whether callers are limited in how much they may do at once and in a day."""

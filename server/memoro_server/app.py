@@ -23,6 +23,7 @@ from memoro.v1 import (
 )
 from memoro_core.container import Container
 from memoro_core.settings import Settings
+from memoro_core.tasks import end_task
 from memoro_server.interceptors import Interceptor
 from memoro_server.interceptors.authentication import AuthenticationInterceptor
 from memoro_server.interceptors.deadline import DeadlineInterceptor
@@ -30,6 +31,7 @@ from memoro_server.interceptors.drain import DrainInterceptor
 from memoro_server.interceptors.errors import ErrorsInterceptor
 from memoro_server.interceptors.parsing import ParsingInterceptor
 from memoro_server.interceptors.request_id import RequestIdInterceptor
+from memoro_server.interceptors.standing import StandingInterceptor
 from memoro_server.interceptors.telemetry import TelemetryInterceptor
 from memoro_server.interceptors.tracing import TracingInterceptor
 from memoro_server.interceptors.validation import ValidationInterceptor
@@ -84,7 +86,9 @@ class MemoroServer:
         self._tasks: list[asyncio.Task[None]] = []
         self._port = 0
         self._logger = structlog.get_logger("memoro.server")
+        self._standing = StandingInterceptor(container.authenticator, interval=container.settings.watch_heartbeat)
         self._policy_changes = container.policy_changes
+        self._policy_changes.add(self._standing)
         self.serving = Serving()
         self.monitor = Monitor(container.database, container.pings, self.serving, metrics)
         rules = Rules()
@@ -106,14 +110,13 @@ class MemoroServer:
             asyncio.create_task(self.monitor.watch_dependencies()),
             asyncio.create_task(self.monitor.watch_loop()),
             asyncio.create_task(self._policy_changes.run()),
+            asyncio.create_task(self._standing.run()),
         ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.serving.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(end_task(task) for task in self._tasks))
         await self._server.stop(None)
 
     async def drain(self) -> None:
@@ -153,6 +156,7 @@ class MemoroServer:
             ErrorsInterceptor(),
             self._drain,
             AuthenticationInterceptor(container.authenticator),
+            self._standing,
             DeadlineInterceptor(),
             ParsingInterceptor(),
             ValidationInterceptor(rules),

@@ -26,16 +26,20 @@ _log = structlog.get_logger(__name__)
 
 
 class PolicyChanges:
-    """Has a cache forget what has changed as soon as that is committed, over a connection of its own.
+    """Has caches forget what has changed as soon as that is committed, over a connection of its own.
 
-    What it can't hear, while PostgreSQL is away or behind a pooler that lends connections for a transaction, the cache
-    finds out when its time has come.
+    What it can't hear, while PostgreSQL is away or behind a pooler that lends connections for a transaction, they find
+    out when their time has come.
     """
 
     def __init__(self, settings: Settings, cache: PolicyCache) -> None:
         self._url = str(settings.database_url)
-        self._cache = cache
+        self._caches = [cache]
         self._listening = False
+
+    def add(self, cache: PolicyCache) -> None:
+        """One more that is told, after all before it."""
+        self._caches.append(cache)
 
     @property
     def listening(self) -> bool:
@@ -71,7 +75,7 @@ class PolicyChanges:
             connection.add_termination_listener(lambda _: lost.set())
             await connection.add_listener(_CHANNEL, self._heard)
             # After it began to listen, so that nothing falls in between.
-            self._cache.forget_all()
+            self._tell("", "")
             self._listening = True
             while not await _within(_PROBE, lost):
                 await connection.execute("SELECT")
@@ -81,13 +85,18 @@ class PolicyChanges:
 
     def _heard(self, _connection: Any, _process_id: int, _channel: str, payload: object) -> None:
         kind, _, name = str(payload).partition(" ")
-        if kind == "tier":
-            self._cache.forget_tier(TierName(name))
-        elif kind == "tenant_id" and (tenant_id := parse_id(name)):
-            self._cache.forget(TenantId(tenant_id))
-        else:
-            # Of another version of the service.
-            self._cache.forget_all()
+        self._tell(kind, name)
+
+    def _tell(self, kind: str, name: str) -> None:
+        """What is of another version of the service may be about anything."""
+        tenant_id = parse_id(name)
+        for cache in self._caches:
+            if kind == "tier":
+                cache.forget_tier(TierName(name))
+            elif kind == "tenant_id" and tenant_id:
+                cache.forget(TenantId(tenant_id))
+            else:
+                cache.forget_all()
 
 
 async def _within(seconds: float, event: asyncio.Event) -> bool:

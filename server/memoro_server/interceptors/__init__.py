@@ -14,6 +14,7 @@ ORDER: Final = (
     "errors",
     "drain",
     "authentication",
+    "standing",
     "deadline",
     "parsing",
     "rate_limit",

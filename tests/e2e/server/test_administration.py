@@ -17,7 +17,7 @@ from tests.support.deployment import Caller, Deployment
 from tests.support.domain import fresh_name
 
 LIST = memory.ListMemoriesRequest()
-EFFECTIVE_WITHIN = 2.0
+EFFECTIVE_WITHIN = 1.0
 
 
 async def _refused_within(caller: Caller, seconds: float) -> str:

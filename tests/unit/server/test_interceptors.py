@@ -72,6 +72,7 @@ async def test_calls_pass_the_interceptors_in_the_declared_order() -> None:
         "errors",
         "drain",
         "authentication",
+        "standing",
         "deadline",
         "parsing",
         "rate_limit",
