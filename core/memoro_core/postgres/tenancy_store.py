@@ -9,6 +9,7 @@ from uuid import UUID
 
 from asyncpg import ForeignKeyViolationError, Record
 
+from memoro_core.errors import etag_mismatch
 from memoro_core.ids import ApiKeyId, TenantId
 from memoro_core.limits.model import Limits, TenantLimits
 from memoro_core.postgres.admin_requests import done_before
@@ -17,7 +18,7 @@ from memoro_core.postgres.limit_rows import limits_of, to_limits_json
 from memoro_core.postgres.queries import load_queries
 from memoro_core.tenancy.model import ApiKey, Scope, Tenant, TenantState, TierName
 from memoro_core.tenancy.ports import Credential, Request, Successor
-from memoro_core.tenancy.service import api_key_not_found, tenant_exists
+from memoro_core.tenancy.service import api_key_not_found, tenant_exists, tenant_not_found
 from memoro_core.tenancy.tiers import tier_not_found
 
 _SQL = load_queries("tenancy")
@@ -72,8 +73,11 @@ class PostgresTenancyStore:
         limits: Limits | None,
         version: int | None,
         now: datetime,
-    ) -> Tenant | None:
+        request: Request | None,
+    ) -> Tenant:
         async with self._database.system_tx() as connection:
+            if await done_before(connection, request, str(tenant_id), now):
+                return _tenant_of((await connection.fetch(_SQL["get_tenant"], tenant_id))[0])
             with _known(tier):
                 row = await connection.fetchrow(
                     _SQL["update_tenant"],
@@ -85,7 +89,12 @@ class PostgresTenancyStore:
                     now,
                     None if limits is None else to_limits_json(limits),
                 )
-        return _tenant_of(row) if row else None
+            if row is None:
+                actual = await connection.fetchrow(_SQL["get_tenant"], tenant_id)
+                if actual is None:
+                    raise tenant_not_found(tenant_id)
+                raise etag_mismatch("tenant", version or 0, actual["version"])
+        return _tenant_of(row)
 
     async def create_api_key(self, key: ApiKey, secret_hash: bytes, request: Request | None) -> ApiKey | UUID:
         async with self._database.system_tx() as connection:

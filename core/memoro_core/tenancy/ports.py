@@ -81,8 +81,12 @@ class TenancyStore(Protocol):
         limits: Limits | None,
         version: int | None,
         now: datetime,
-    ) -> Tenant | None:
-        """Changes what is not None; None when there is no tenant of that id and version. Raises TIER_NOT_FOUND."""
+        request: Request | None,
+    ) -> Tenant:
+        """Changes what is not None; the tenant as it then is, or now is if the request was done before.
+
+        Raises TENANT_NOT_FOUND, ETAG_MISMATCH when it is of another `version`, TIER_NOT_FOUND.
+        """
         ...
 
     async def create_api_key(self, key: ApiKey, secret_hash: bytes, request: Request | None) -> ApiKey | UUID:

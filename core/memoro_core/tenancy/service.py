@@ -8,7 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from memoro_core.clock import Clock
-from memoro_core.errors import Code, MemoroError, Reason, etag_mismatch, invalid_field
+from memoro_core.errors import Code, MemoroError, Reason, invalid_field
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import ApiKeyId, TenantId, new_id
 from memoro_core.limits.model import Limits
@@ -71,12 +71,14 @@ class TenancyService:
         tier: TierName | None = None,
         limits: Limits | None = None,
         version: int | None = None,
+        principal: Principal | None = None,
+        idempotency: Idempotency | None = None,
     ) -> Tenant:
-        """Changes what is not None; `limits` are all those of its own.
+        """Changes what is not None; `limits` are all those of its own. A repeated request changes nothing.
 
-        Raises TENANT_NOT_FOUND, TIER_NOT_FOUND, ETAG_MISMATCH.
+        Raises TENANT_NOT_FOUND, TIER_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED.
         """
-        tenant = await self._store.update_tenant(
+        return await self._store.update_tenant(
             tenant_id,
             display_name=display_name,
             tier=tier,
@@ -84,11 +86,8 @@ class TenancyService:
             limits=limits,
             version=version,
             now=self._clock.now(),
+            request=_request(principal, idempotency),
         )
-        if tenant is None:
-            actual = await self.get_tenant(tenant_id)
-            raise etag_mismatch("tenant", version or 0, actual.version)
-        return tenant
 
     async def set_state(self, tenant_id: TenantId, state: TenantState) -> Tenant:
         """Suspends or resumes a tenant; the operators' own can't be suspended. Raises TENANT_NOT_FOUND."""
@@ -97,12 +96,16 @@ class TenancyService:
             return tenant
         if tenant.is_operator:
             raise invalid_field("tenant_id", "the operators' own tenant can't be suspended")
-        changed = await self._store.update_tenant(
-            tenant_id, display_name=None, tier=None, state=state, limits=None, version=None, now=self._clock.now()
+        return await self._store.update_tenant(
+            tenant_id,
+            display_name=None,
+            tier=None,
+            state=state,
+            limits=None,
+            version=None,
+            now=self._clock.now(),
+            request=None,
         )
-        if changed is None:
-            raise tenant_not_found(tenant_id)
-        return changed
 
     async def create_api_key(
         self,

@@ -58,6 +58,8 @@ class AdminServicer:
             tier=to_tier_name(request.tier) if "tier" in changed else None,
             limits=to_limits(request.limits) if "limits" in changed else None,
             version=to_version(request.etag),
+            principal=call.principal,
+            idempotency=idempotency_of(call.method.path, request),
         )
         return pb.UpdateTenantResponse(tenant=from_tenant(tenant))
 

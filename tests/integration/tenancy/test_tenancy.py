@@ -79,7 +79,7 @@ async def test_there_is_no_tenant_of_an_unknown_tier(tenancy: TenancyService) ->
     await refused(tenancy.update_tenant(TenantId(new_id()), tier=gold), Reason.TENANT_NOT_FOUND)
 
 
-async def test_a_repeated_request_makes_one_tenant_and_one_key(domain: Domain, tenancy: TenancyService) -> None:
+async def test_a_repeated_request_makes_one_tenant_one_change_one_key(domain: Domain, tenancy: TenancyService) -> None:
     operator = _operator(domain)
     name = fresh_name()
     request = Idempotency("make", b"a" * 32)
@@ -89,6 +89,19 @@ async def test_a_repeated_request_makes_one_tenant_and_one_key(domain: Domain, t
         tenancy.create_tenant(operator, name, "x", FREE_TIER, idempotency=Idempotency("make", b"b" * 32)),
         Reason.REQUEST_ID_REUSED,
     )
+    change = Idempotency("change", b"d" * 32)
+    changed, repeated = [
+        await tenancy.update_tenant(first.id, tier=PRO_TIER, version=1, principal=operator, idempotency=change)
+        for _ in range(2)
+    ]
+    assert (changed.tier, changed.version) == (PRO_TIER, 2)
+    assert repeated == changed
+    failed = Idempotency("failed", b"e" * 32)
+    for _ in range(2):
+        await refused(
+            tenancy.update_tenant(first.id, tier=FREE_TIER, version=1, principal=operator, idempotency=failed),
+            Reason.ETAG_MISMATCH,
+        )
     key_request = Idempotency("key", b"c" * 32)
     key, secret = await tenancy.create_api_key(operator, first.id, "k", (), None, idempotency=key_request)
     again, nothing = await tenancy.create_api_key(operator, first.id, "k", (), None, idempotency=key_request)
