@@ -20,7 +20,9 @@ from memoro_core.tasks import end_task
 
 _log: Final = structlog.get_logger(__name__)
 _BUSY_PAUSE: Final = 0.04
-"""Seconds between two looks for jobs whose turn it is, while there are some."""
+"""Seconds between two looks for jobs whose turn it is, while slots get free as fast as jobs can be hinted."""
+_MANY: Final = 16
+"""Jobs found by one look that say so: fewer looks that find more leave the machine to the jobs."""
 _SUSPECT_PAUSE: Final = 0.1
 """Seconds between two looks at runs whose lease is out, while there are some."""
 
@@ -72,7 +74,7 @@ async def _dispatch(dispatcher: Dispatcher, leading: asyncio.Event, poll: float)
     while True:
         await leading.wait()
         hinted = await _survive("dispatch_failed", dispatcher.refill)
-        await asyncio.sleep(_BUSY_PAUSE if hinted else poll)
+        await asyncio.sleep(_BUSY_PAUSE if hinted >= _MANY else poll)
 
 
 async def _survive(what: str, do: Callable[[], Awaitable[int | None]]) -> int:
