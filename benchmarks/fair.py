@@ -21,6 +21,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Final, TypeAlias
 from uuid import UUID
 
@@ -161,7 +162,8 @@ def _row(light: TierName, other: str, phases: Sequence[Phase]) -> tuple[str, ...
 
 
 def _p99(phases: Sequence[Phase]) -> float:
-    return percentile([time for one in phases for time in one.milliseconds], 99)
+    """Of the rounds' tails the middle one: a moment in which the whole machine stands still is nobody's."""
+    return median(percentile(one.milliseconds, 99) for one in phases)
 
 
 async def _start_workers(stack: AsyncExitStack, deployment: Deployment, load: Load, starts: Path) -> None:
