@@ -299,7 +299,7 @@ class JobsMachine(RuleBasedStateMachine):
         before = self.now - age
         waiting = [job for job in self.model.jobs.values() if job.state is JobState.QUEUED]
         old = [job for job in waiting if job.hinted_at and job.hinted_at < before]
-        assert self.run(self.world.scheduling.forget_hints(before=before, limit=1000)) == len(old)
+        assert self.run(self.world.scheduling.forget_hints(fresh_before=before, before=before, limit=1000)) == len(old)
         for job in old:
             job.hinted_at = None
 

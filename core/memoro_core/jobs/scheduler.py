@@ -9,6 +9,7 @@ import structlog
 
 from memoro_core.clock import Clock
 from memoro_core.errors import MemoroError
+from memoro_core.jobs.hints import HintClass
 from memoro_core.jobs.model import JobRef
 from memoro_core.jobs.ports import EventTail, HintQueue
 from memoro_core.jobs.releasing import Releaser
@@ -92,14 +93,18 @@ class Scheduler:
             del self._suspects[claim.ref, claim.lease]
 
     async def _find_lost_hints(self) -> None:
-        """A hint that is older than all that wait to be read was read in vain or lost."""
+        """A hint that is older than all of its class that wait to be read was read in vain or lost."""
         before = self._clock.now() - self._hint_timeout
         try:
-            oldest = [sent for sent in (await self._hints.oldest()).values() if sent is not None]
+            oldest = await self._hints.oldest()
         except MemoroError:
             # While Redis is away no hint is read.
-            oldest = []
-        before = min([before, *(sent - _CLOCK_SKEW for sent in oldest)])
-        forgotten = await self._waiting.forget_hints(before=before, limit=10 * _BATCH)
+            oldest = {}
+        limits = dict.fromkeys(HintClass, before) | {
+            hint_class: min(before, sent - _CLOCK_SKEW) for hint_class, sent in oldest.items() if sent is not None
+        }
+        forgotten = await self._waiting.forget_hints(
+            fresh_before=limits[HintClass.FRESH], before=limits[HintClass.BACKLOG], limit=10 * _BATCH
+        )
         if forgotten:
             _log.info("hints_lost", jobs=forgotten)

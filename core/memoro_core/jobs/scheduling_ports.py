@@ -61,6 +61,6 @@ class SchedulingStore(Protocol):
         """Marks these jobs as not hinted, if no worker has taken them up: they wait for their turn again."""
         ...
 
-    async def forget_hints(self, *, before: datetime, limit: int) -> int:
-        """Jobs whose hints are older wait for their turn again; how many."""
+    async def forget_hints(self, *, fresh_before: datetime, before: datetime, limit: int) -> int:
+        """Jobs whose hints are older wait for their turn again; how many. Fresh hints came with their jobs."""
         ...

@@ -58,6 +58,6 @@ class PostgresSchedulingStore:
         async with self._database.system_tx(durable=False) as connection:
             await connection.execute(_SQL["take_back"], *ref_columns(refs))
 
-    async def forget_hints(self, *, before: datetime, limit: int) -> int:
+    async def forget_hints(self, *, fresh_before: datetime, before: datetime, limit: int) -> int:
         async with self._database.system_tx(durable=False) as connection:
-            return rows_of(await connection.execute(_SQL["forget_hints"], before, limit))
+            return rows_of(await connection.execute(_SQL["forget_hints"], before, limit, fresh_before))

@@ -22,6 +22,7 @@ from memoro_core.queue.hints import RedisHintQueue
 from memoro_core.redis.client import open_redis
 from memoro_core.redis.events import RedisEventTail
 from memoro_core.settings import Settings
+from memoro_core.tenancy.model import ENTERPRISE_TIER
 from tests.support.deferrals import releaser_of
 from tests.support.domain import Domain
 from tests.support.jobs import LEASE, claim, events_of, job_of, new_job, now, until
@@ -72,10 +73,25 @@ async def test_a_job_whose_hint_was_lost_waits_for_its_turn_again(
 async def test_a_hint_that_may_still_be_unread_is_not_lost(
     domain: Domain, hints: RedisHintQueue, tail: RedisEventTail
 ) -> None:
-    await hints.send_backlog([[JobRef(domain.tenant, JobId(new_id()))]])
+    await hints.send_fresh([[JobRef(domain.tenant, JobId(new_id()))]], ENTERPRISE_TIER)
     ref = await new_job(domain)
     await scheduler(domain, hints, tail).round()
     assert not await waits_for_its_turn(domain, ref)
+
+
+async def test_a_backlog_that_waits_to_be_read_does_not_hide_that_a_fresh_hint_was_lost(
+    domain: Domain, hints: RedisHintQueue, tail: RedisEventTail
+) -> None:
+    await hints.send_backlog([[JobRef(domain.tenant, JobId(new_id()))]])
+    fresh, chosen = await new_job(domain), await new_job(domain)
+    async with domain.database.tenant_tx(domain.tenant) as connection:
+        await connection.execute(
+            "UPDATE jobs SET hinted_at = hinted_at + interval '1 ms' WHERE job_id = $1", chosen.job_id
+        )
+    await asyncio.sleep(0.01)
+    await scheduler(domain, hints, tail).round()
+    assert await waits_for_its_turn(domain, fresh)
+    assert not await waits_for_its_turn(domain, chosen)
 
 
 async def test_the_job_of_a_lost_worker_is_told_and_waits_in_one_round(

@@ -8,7 +8,7 @@
 -- of a user's jobs run at once than the tier allows, and none of a paused queue is begun. Of jobs that have lost two workers a
 -- worker runs one at a time: if it is the job that kills them, it takes no other along that has lost as many. Arrays are parallel; the first have
 -- the first go. A job that another transaction holds is left out: it is being claimed or cancelled there. One that there is no
--- room for loses its hint, and waits for the scheduler to choose it. The caller holds the tenants' claim locks, so that the
+-- room for loses its hint, and waits for the scheduler to choose it: for a second at least if it has lost two workers. The caller holds the tenants' claim locks, so that the
 -- count of what runs stays true until it commits. $8 has the seconds that a run may take, by kind. Runs across tenants.
 WITH waiting AS (
     SELECT ref.place, jobs.tenant_id, jobs.job_id, jobs.user_id, tenants.tier,
@@ -46,7 +46,9 @@ WITH waiting AS (
     LEFT JOIN (SELECT tenant_id, sum(jobs) AS jobs FROM running GROUP BY tenant_id) AS busy USING (tenant_id)
 ), turned_away AS (
     UPDATE jobs
-    SET hinted_at = NULL
+    SET hinted_at = NULL,
+        -- One that must run alone would else be chosen again at once, and again, in the place of jobs that could begin.
+        delayed = suspect, run_at = CASE WHEN suspect THEN greatest(run_at, $4::timestamptz + interval '1 second') ELSE run_at END
     FROM of_tenant
     WHERE jobs.job_id = ANY ($2) AND jobs.tenant_id = of_tenant.tenant_id AND jobs.job_id = of_tenant.job_id
       AND NOT (fits AND has_room)

@@ -125,11 +125,13 @@ FROM unnest($1::uuid[], $2::uuid[]) AS ref (tenant_id, job_id)
 WHERE jobs.job_id = ANY ($2) AND jobs.tenant_id = ref.tenant_id AND jobs.job_id = ref.job_id AND jobs.state = 'QUEUED';
 
 -- name: forget_hints
--- Hints from before $1 are lost: their jobs wait for their turn again. Returns how many.
+-- Hints from before $1 are lost, or from before $3 if their jobs were hinted as they were accepted: these jobs wait for their turn
+-- again. Returns how many.
 WITH lost AS (
     SELECT tenant_id, job_id
     FROM jobs
-    WHERE state = 'QUEUED' AND hinted_at IS NOT NULL AND hinted_at < $1
+    WHERE state = 'QUEUED' AND hinted_at IS NOT NULL AND hinted_at < greatest($1::timestamptz, $3::timestamptz)
+      AND hinted_at < CASE WHEN hinted_at = created_at THEN $3 ELSE $1 END
     LIMIT $2
     FOR UPDATE SKIP LOCKED
 )
