@@ -130,7 +130,7 @@ async def open_container(
         tenants = PostgresTenancyStore(ground.database)
         authenticator = Authenticator(tenants, ground.clock, ttl=settings.auth_cache_ttl)
         notices = await open_notices(ground, billing, stack)
-        limiting = await open_limits(ground, stack)
+        limiting = await open_limits(ground, stack, serves=not takes_jobs)
         yield Container(
             settings=settings,
             clock=ground.clock,

@@ -9,7 +9,10 @@ from memoro_core.container.ground import Ground
 from memoro_core.limits.limiter import SharedLimiter, Unlimited
 from memoro_core.limits.ports import Limiter, OpenStreams
 from memoro_core.limits.streams import LocalOpenStreams
+from memoro_core.limits.units import DailyUnits
+from memoro_core.postgres.unit_store import PostgresUnitStore
 from memoro_core.redis.limit_buckets import RedisBuckets
+from memoro_core.redis.servers import RedisServerRegister
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +23,18 @@ class Limiting:
     open_streams: OpenStreams
 
 
-async def open_limits(ground: Ground, stack: AsyncExitStack) -> Limiting:
-    """Opens it; the stack closes it."""
+async def open_limits(ground: Ground, stack: AsyncExitStack, *, serves: bool) -> Limiting:
+    """Opens it; the stack closes it. A process that serves has its share of what all may admit without Redis."""
     settings = ground.settings
     if not settings.limits:
         return Limiting(Unlimited(), LocalOpenStreams())
-    limiter = SharedLimiter(RedisBuckets(ground.redis), ground.calendar, ground.clock, timeout=settings.limit_timeout)
+    limiter = await stack.enter_async_context(
+        SharedLimiter(
+            RedisBuckets(ground.redis),
+            DailyUnits(PostgresUnitStore(ground.database), ground.calendar, ground.clock),
+            RedisServerRegister(ground.redis) if serves else None,
+            timeout=settings.limit_timeout,
+            servers=settings.processes,
+        )
+    )
     return Limiting(limiter, LocalOpenStreams())

@@ -22,6 +22,7 @@ _SILENT: Final = timedelta(hours=1)
 _KEPT_BUDGET_DAYS: Final = timedelta(days=90)
 _KEPT_SLOTS: Final = timedelta(hours=2)
 """Longer than they count, for workers whose clocks are behind."""
+_KEPT_UNIT_DAYS: Final = timedelta(days=30)
 _FROM_THE_START: Final = timedelta(days=1)
 _EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _log: Final = structlog.get_logger(__name__)
@@ -67,6 +68,7 @@ class Retention:
         workers = await self._store.forget_workers(silent_since=fire_at - _SILENT)
         budget_days = await self._store.forget_budget_days(before=(fire_at - _KEPT_BUDGET_DAYS).date())
         slots = await self._store.forget_relation_slots(before=fire_at - _KEPT_SLOTS)
+        unit_days = await self._store.forget_unit_days(before=(fire_at - _KEPT_UNIT_DAYS).date())
         _log.info(
             "swept",
             jobs=jobs,
@@ -75,6 +77,7 @@ class Retention:
             workers=workers,
             budget_days=budget_days,
             relation_slots=slots,
+            unit_days=unit_days,
         )
 
     async def _forget_jobs(self, tier: str, states: Sequence[JobState], *, ended_before: datetime) -> int:

@@ -43,6 +43,10 @@ class RetentionStore(Protocol):
         """Deletes workers that have told nothing of themselves since; how many."""
         ...
 
+    async def forget_unit_days(self, *, before: date) -> int:
+        """Deletes the weight of calls on earlier days; how many rows."""
+        ...
+
     async def forget_budget_days(self, *, before: date) -> int:
         """Deletes how far budgets were used up on earlier days; how many rows."""
         ...

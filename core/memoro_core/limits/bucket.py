@@ -7,6 +7,10 @@ at its start, and so in the level, or was taken within it. What was leased count
 and the next, an epoch being as long as a lease; until then it can be handed back, out of the level and the count at
 once. Later it has drained away, and to hand it back would admit it twice.
 
+Under another policy no old debt counts: the level is at most the new burst. What that leaves out is not forgotten,
+though, since with the policy of before it would count again: `whole` is the level with it. So whatever policies come
+and go, no window passes more than the largest burst among them, and servers that have not heard of a change do no harm.
+
 All is in whole numbers: microseconds, and levels of which `TOKEN` make a token, so that a rate per minute drains a
 whole number in each microsecond.
 """
@@ -23,27 +27,19 @@ SECOND: Final = 1_000_000
 TOKEN: Final = 60 * SECOND
 LEASE: Final = SECOND // 5
 """How long a lease is good for, from the moment it was asked for."""
-POLICY_MEMORY: Final = 2 * SECOND
-"""For so long a server may not have heard of a change of policy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """How a bucket stands at a time, under a version of its tenant's policy.
-
-    `leased` were in `epoch`, `leased_before` in the one before it. `replaced` is the version before this one, until
-    `changed_at`.
-    """
+    """How a bucket stands at a time, under a policy; `leased` were in `epoch`, `leased_before` in the one before it."""
 
     rate: Rate
-    version: str
     level: int
+    whole: int
     at: int
     epoch: int
     leased: int = 0
     leased_before: int = 0
-    replaced: str = ""
-    changed_at: int = 0
 
     @property
     def room(self) -> int:
@@ -56,45 +52,36 @@ class Bucket:
         return (self.leased + self.leased_before) * TOKEN
 
 
-def new_bucket(rate: Rate, version: str, now: int, *, level: int = 0) -> Bucket:
+def new_bucket(rate: Rate, now: int, *, level: int = 0) -> Bucket:
     """One of which nothing is known."""
-    return Bucket(rate, version, level, now, now // LEASE)
+    return Bucket(rate, level, level, now, now // LEASE)
 
 
 def drain(bucket: Bucket, now: int) -> Bucket:
     """The bucket at a later time. A clock that was put back makes it wait, not jump."""
-    level, at, epoch = bucket.level, bucket.at, bucket.epoch
+    level, whole, at, epoch = bucket.level, bucket.whole, bucket.at, bucket.epoch
     leased, leased_before, rate = bucket.leased, bucket.leased_before, bucket.rate.per_minute
     if at > now:
         at, epoch = now, min(epoch, now // LEASE)
     while epoch < now // LEASE and leased + leased_before:
-        turn = (epoch + 1) * LEASE
-        level = max(level - (turn - at) * rate, (leased + leased_before) * TOKEN)
+        turn, held = (epoch + 1) * LEASE, (leased + leased_before) * TOKEN
+        level, whole = max(level - (turn - at) * rate, held), max(whole - (turn - at) * rate, held)
         at, epoch, leased, leased_before = turn, epoch + 1, 0, leased
-    level = max(level - (now - at) * rate, (leased + leased_before) * TOKEN)
-    return replace(bucket, level=level, at=now, epoch=now // LEASE, leased=leased, leased_before=leased_before)
+    held = (leased + leased_before) * TOKEN
+    level, whole = max(level - (now - at) * rate, held), max(whole - (now - at) * rate, held)
+    return Bucket(bucket.rate, level, whole, now, now // LEASE, leased, leased_before)
 
 
-def under(bucket: Bucket, rate: Rate, version: str) -> Bucket:
-    """The bucket under that policy: without old debt, and never with more room than before.
-
-    A version that was replaced a moment ago changes nothing: it is asked for by a server that has not heard yet.
-    """
-    if version == bucket.version or (version == bucket.replaced and bucket.at - bucket.changed_at < POLICY_MEMORY):
+def under(bucket: Bucket, rate: Rate) -> Bucket:
+    """The bucket under that policy."""
+    if rate == bucket.rate:
         return bucket
-    return replace(
-        bucket,
-        rate=rate,
-        version=version,
-        replaced=bucket.version,
-        changed_at=bucket.at,
-        level=max(min(bucket.level, rate.burst * TOKEN), bucket.held),
-    )
+    return replace(bucket, rate=rate, level=max(min(bucket.whole, rate.burst * TOKEN), bucket.held))
 
 
 def carry(bucket: Bucket, level: int) -> Bucket:
     """The bucket with what was taken elsewhere while it could not be asked: at most as much again as it holds."""
-    return replace(bucket, level=max(bucket.level, min(bucket.level + level, 2 * bucket.rate.burst * TOKEN)))
+    return _more(bucket, max(0, min(level, 2 * bucket.rate.burst * TOKEN - bucket.level)))
 
 
 def hand_back(bucket: Bucket, tokens: int, leased_at: int) -> Bucket:
@@ -102,10 +89,10 @@ def hand_back(bucket: Bucket, tokens: int, leased_at: int) -> Bucket:
     epoch = leased_at // LEASE
     if epoch == bucket.epoch:
         tokens = min(tokens, bucket.leased)
-        return replace(bucket, leased=bucket.leased - tokens, level=bucket.level - tokens * TOKEN)
+        return _more(replace(bucket, leased=bucket.leased - tokens), -tokens * TOKEN)
     if epoch == bucket.epoch - 1:
         tokens = min(tokens, bucket.leased_before)
-        return replace(bucket, leased_before=bucket.leased_before - tokens, level=bucket.level - tokens * TOKEN)
+        return _more(replace(bucket, leased_before=bucket.leased_before - tokens), -tokens * TOKEN)
     return bucket
 
 
@@ -131,7 +118,7 @@ def wait_of(bucket: Bucket, tokens: int) -> int:
 
 def take(bucket: Bucket, tokens: int) -> Bucket:
     """The bucket after a call for which it has room."""
-    return replace(bucket, level=bucket.level + need_of(bucket, tokens))
+    return _more(bucket, need_of(bucket, tokens))
 
 
 def can_lease(buckets: Iterable[Bucket], tokens: int) -> int:
@@ -146,4 +133,8 @@ def can_lease(buckets: Iterable[Bucket], tokens: int) -> int:
 
 def lease(buckets: Sequence[Bucket], tokens: int) -> Sequence[Bucket]:
     """The buckets after leasing so many."""
-    return [replace(bucket, level=bucket.level + tokens * TOKEN, leased=bucket.leased + tokens) for bucket in buckets]
+    return [_more(replace(bucket, leased=bucket.leased + tokens), tokens * TOKEN) for bucket in buckets]
+
+
+def _more(bucket: Bucket, level: int) -> Bucket:
+    return replace(bucket, level=bucket.level + level, whole=bucket.whole + level)

@@ -1,25 +1,36 @@
-"""Deciding about calls."""
+"""Deciding about calls: from leases where there are any, else by the buckets that all servers share, else alone."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from contextlib import suppress
+from datetime import date
+from functools import partial
 from typing import Final
 
-from memoro_core.billing.calendar import Calendar
-from memoro_core.clock import Clock
 from memoro_core.errors import MemoroError
-from memoro_core.limits.bucket import SECOND, TOKEN
-from memoro_core.limits.model import UNLIMITED, Ask, MethodClass, Rate, Verdict
-from memoro_core.limits.ports import BucketAsk, BucketStore, GroupAsk, Taken, Taking, UnitsAsk
+from memoro_core.ids import TenantId
+from memoro_core.limits.asked import AskedCall, ask_for, renewal_of, return_of, units_refused
+from memoro_core.limits.breaker import Asking, Reply
+from memoro_core.limits.counts import LimitCounts
+from memoro_core.limits.known import KnownTenant, KnownTenants
+from memoro_core.limits.leases import LeaseGroup, told_of
+from memoro_core.limits.local import LocalBuckets
+from memoro_core.limits.model import UNLIMITED, Ask, Verdict
+from memoro_core.limits.ports import BucketStore, ServerRegister
+from memoro_core.limits.units import DailyUnits
+from memoro_core.tasks import end_task
 
-_REQUESTS: Final = "requests"
-_USER_REQUESTS: Final = "user_requests"
-_DAILY_UNITS: Final = "daily_units"
+_BEAT: Final = 1.0
+"""Seconds between two signs of life, and between two savings of units."""
 
 
 class Unlimited:
     """A `Limiter` that lets everything pass."""
+
+    def __init__(self) -> None:
+        self.counts = LimitCounts()
 
     def decide_now(self, ask: Ask) -> Verdict | None:
         """It passes."""
@@ -31,79 +42,253 @@ class Unlimited:
 
 
 class SharedLimiter:
-    """A `Limiter` over buckets that all servers share."""
+    """A `Limiter`, working while its block is entered.
 
-    def __init__(self, buckets: BucketStore, calendar: Calendar, clock: Clock, *, timeout: float) -> None:
+    `timeout`: seconds for which a call may wait for the shared buckets. `servers`: how many there are at least;
+    without a `register`, this process is none of them.
+    """
+
+    def __init__(
+        self, buckets: BucketStore, units: DailyUnits, register: ServerRegister | None, *, timeout: float, servers: int
+    ) -> None:
         self._buckets = buckets
-        self._calendar = calendar
-        self._clock = clock
+        self._units = units
+        self._register = register
         self._timeout = timeout
+        self._least_servers = servers
+        self._known = KnownTenants()
+        self._local = LocalBuckets()
+        self._askings: dict[str, Asking] = {}
+        self._counting: dict[LeaseGroup, KnownTenant] = {}
+        self._task: asyncio.Task[None] | None = None
+        self.counts = LimitCounts(servers=servers)
+
+    async def __aenter__(self) -> SharedLimiter:
+        self._task = asyncio.create_task(self._keep_house())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            await end_task(self._task)
+        for asking in self._askings.values():
+            await asking.close()
+        with suppress(MemoroError, TimeoutError):
+            async with asyncio.timeout(_BEAT):
+                if self._register is not None:
+                    await self._register.leave()
+        self._book()
+        await self._units.save(away=False)
 
     def decide_now(self, ask: Ask) -> Verdict | None:
-        limits = ask.limits.limits
-        if limits.requests or limits.daily_units or (limits.user_requests and ask.users) or _class_rate(ask):
-            return None
-        return UNLIMITED
+        """Takes from leases only where they pay for all of the call."""
+        now = time.monotonic()
+        tenant = self._known.by_id.get(ask.tenant_id)
+        if tenant is None or tenant.version != ask.limits.version:
+            tenant = self._known.admit(ask, now)
+        group, weight = tenant.groups[ask.method_class], ask.weight
+        if group.tokens < weight or now >= group.good_until:
+            return self._remembered(tenant, ask, now)
+        verdict = group.verdict
+        if ask.users and tenant.user_rate is not None:
+            share, users = group.share, tenant.users
+            for user, tokens in ask.users.items():
+                lease = users.get(user)
+                if lease is None or lease.tokens < tokens or now >= lease.good_until:
+                    return self._remembered(tenant, ask, now)
+            for user, tokens in ask.users.items():
+                lease = users[user]
+                lease.tokens -= tokens
+                lease.spent += tokens
+                if lease.share < share:
+                    share, verdict = lease.share, lease.verdict
+                if lease.tokens < lease.low or now >= lease.renew_at:
+                    self._renew(tenant, lease)
+        group.tokens -= weight
+        group.spent += weight
+        if group.tokens < group.low or now >= group.renew_at:
+            self._renew(tenant, group)
+        self.counts.leased += 1
+        return verdict
 
     async def decide(self, ask: Ask) -> Verdict:
-        taking = self._taking(ask)
-        if taking is None:
-            return UNLIMITED
-        try:
-            async with asyncio.timeout(self._timeout):
-                [taken] = await self._buckets.take([taking])
-        except (MemoroError, TimeoutError):
-            return UNLIMITED
-        return UNLIMITED if taken is None else self._verdict(taking, taken)
-
-    def _taking(self, ask: Ask) -> Taking | None:
-        limits = ask.limits.limits
-        buckets = [BucketAsk(_REQUESTS, limits.requests)] if limits.requests else []
-        if rate := _class_rate(ask):
-            buckets.append(BucketAsk(ask.method_class.value, rate))
-        groups = [GroupAsk(buckets, ask.weight)]
-        if limits.user_requests:
-            groups += [
-                GroupAsk([BucketAsk(f"{_USER_REQUESTS}:{user}", limits.user_requests)], weight)
-                for user, weight in ask.users.items()
-            ]
-        units = None
-        if limits.daily_units is not None:
-            units = UnitsAsk(self._calendar.day(self._clock.now()), limits.daily_units)
-        if not buckets and len(groups) == 1 and units is None:
-            return None
-        return Taking(ask.tenant_id, ask.limits.version, groups, units)
-
-    def _verdict(self, taking: Taking, taken: Taken) -> Verdict:
-        asks: Sequence[tuple[BucketAsk, int]] = [
-            (bucket, group.take) for group in taking.groups for bucket in group.buckets
-        ]
-        if taking.units is not None and not taken.units_have_room:
-            now = self._clock.now()
-            reset = (self._calendar.day_end(now) - now).total_seconds()
-            remaining = max(0, taking.units.maximum - taken.units)
-            return Verdict(False, taking.units.maximum, remaining, reset, _DAILY_UNITS, None)
-        number = max(
-            range(len(asks)),
-            key=lambda one: (taken.buckets[one].wait, taken.buckets[one].level / asks[one][0].rate.burst),
+        verdict = self.decide_now(ask)
+        if verdict is not None:
+            return verdict
+        tenant, day = self._known.by_id[ask.tenant_id], None
+        if tenant.daily_units is not None:
+            day = self._units.today()
+            await self._units.load(tenant.id, day, timeout=self._timeout)
+        asking = self._asking_of(tenant.id)
+        if asking.away:
+            return await self._decide_alone(tenant, ask, day)
+        call = ask_for(
+            tenant,
+            self._known.groups_of(tenant, ask, time.monotonic()),
+            self._units,
+            day,
+            partial(self._local.carry, tenant.id),
         )
-        bucket, standing = asks[number][0], taken.buckets[number]
-        remaining = max(0, bucket.rate.burst - -(-standing.level // TOKEN))
-        reset = standing.level / bucket.rate.per_minute / SECOND
-        if taken.passed:
-            return Verdict(True, bucket.rate.burst, remaining, reset)
-        name = bucket.name.partition(":")[0]
-        return Verdict(False, bucket.rate.burst, remaining, reset, name, -(-standing.wait // 1000) / 1000)
+        if not call.asked:
+            self.counts.leased += 1
+            return call.verdict()
+        try:
+            reply = await asking.ask(call.taking)
+        except BaseException:
+            self._undo(call)
+            raise
+        if reply is None:
+            self._undo(call)
+            return await self._decide_alone(tenant, ask, day)
+        verdict = call.settle(*reply, self._units)
+        self.counts.shared += 1
+        return self._decided(call, verdict)
+
+    # --- with the shared buckets ---------------------------------------------------------------------------------
+
+    def _asking_of(self, tenant_id: TenantId) -> Asking:
+        shard = self._buckets.shard_of(tenant_id)
+        asking = self._askings.get(shard)
+        if asking is None:
+            probe = partial(self._buckets.ping, shard)
+            self._askings[shard] = asking = Asking(self._buckets, probe, timeout=self._timeout)
+        return asking
+
+    def _decided(self, call: AskedCall, verdict: Verdict) -> Verdict:
+        if not verdict.allowed:
+            self.counts.refusals[verdict.refused_by] += 1
+        for asked in call.asked:
+            if asked.group.counted:
+                self._counting[asked.group] = call.tenant
+        return verdict
+
+    def _undo(self, call: AskedCall) -> None:
+        call.undo()
+        self._local.not_carried(call.tenant.id, call.carried)
+
+    def _remembered(self, tenant: KnownTenant, ask: Ask, now: float) -> Verdict | None:
+        """The refusal of the longest wait, of those that have come before."""
+        worst: Verdict | None = None
+        for group, weight in self._known.groups_of(tenant, ask, now):
+            if group.refusal is None or (group.tokens >= weight and now < group.good_until):
+                continue
+            verdict = group.refusal.again(weight, now)
+            if verdict is not None and (worst is None or _wait(verdict) > _wait(worst)):
+                worst = verdict
+        if worst is not None:
+            self.counts.leased += 1
+            self.counts.refusals[worst.refused_by] += 1
+        return worst
+
+    def _renew(self, tenant: KnownTenant, group: LeaseGroup) -> None:
+        asking = self._asking_of(tenant.id)
+        if asking.away:
+            group.rest()
+            return
+        day = self._units.today() if group.counted else None
+        if call := renewal_of(tenant, group, self._units, day, partial(self._local.carry, tenant.id)):
+            self._send(asking, call)
+
+    def _send(self, asking: Asking, call: AskedCall) -> None:
+        asking.ask(call.taking).add_done_callback(partial(self._answered, call))
+
+    def _answered(self, call: AskedCall, future: asyncio.Future[Reply]) -> None:
+        reply = None if future.cancelled() else future.result()
+        if reply is None:
+            self._undo(call)
+        else:
+            self._decided(call, call.settle(*reply, self._units))
+
+    # --- without them --------------------------------------------------------------------------------------------
+
+    async def _decide_alone(self, tenant: KnownTenant, ask: Ask, day: date | None) -> Verdict:
+        if day is None:
+            return self._alone(tenant, ask, pays_units=False)
+        group = tenant.groups[ask.method_class]
+        if group.tokens >= ask.weight and time.monotonic() < group.good_until:
+            # The lease pays for the units too.
+            return self._alone(tenant, ask, pays_units=False)
+        assert tenant.daily_units is not None
+        if not await self._units.take(tenant.id, day, ask.weight, maximum=tenant.daily_units, timeout=self._timeout):
+            verdict = units_refused(tenant.daily_units, self._units.used(tenant.id, day), self._units)
+            self.counts.local += 1
+            self.counts.refusals[verdict.refused_by] += 1
+            return verdict
+        verdict = self._alone(tenant, ask, pays_units=True)
+        if not verdict.allowed:
+            self._units.put_back(tenant.id, day, ask.weight)
+        return verdict
+
+    def _alone(self, tenant: KnownTenant, ask: Ask, *, pays_units: bool) -> Verdict:
+        now, servers = time.monotonic(), self.counts.servers
+        paid: list[tuple[LeaseGroup, int]] = []
+        wanted = []
+        for number, (group, weight) in enumerate(self._known.groups_of(tenant, ask, now)):
+            if group.tokens >= weight and now < group.good_until and not (number == 0 and pays_units):
+                paid.append((group, weight))
+            else:
+                wanted += [(bucket, weight) for bucket in group.buckets]
+        waits = self._local.waits(
+            tenant.id,
+            wanted,
+            servers=servers,
+            known=lambda bucket: tenant.level_of(bucket, now),
+        )
+        self.counts.local += 1
+        told = UNLIMITED
+        if any(waits):
+            number = max(range(len(wanted)), key=waits.__getitem__)
+            bucket = wanted[number][0]
+            level = self._local.level_of(tenant.id, bucket, servers=servers)
+            told = told_of(bucket, level, allowed=False, wait=waits[number])
+            self.counts.refusals[told.refused_by] += 1
+            return told
+        self._local.take(tenant.id, wanted)
+        for group, weight in paid:
+            group.tokens -= weight
+            group.spent += weight
+        least = 2.0
+        for bucket, _ in wanted:
+            level = self._local.level_of(tenant.id, bucket, servers=servers)
+            verdict = told_of(bucket, level, allowed=True)
+            if verdict.remaining / verdict.maximum < least:
+                least, told = verdict.remaining / verdict.maximum, verdict
+        return told
+
+    # --- once a second -------------------------------------------------------------------------------------------
+
+    async def _keep_house(self) -> None:
+        while True:
+            with suppress(MemoroError, TimeoutError):
+                async with asyncio.timeout(_BEAT):
+                    if self._register is not None:
+                        self.counts.servers = max(self._least_servers, await self._register.beat())
+            self.counts.away = any(asking.away for asking in self._askings.values())
+            self.counts.outages = sum(asking.opened for asking in self._askings.values())
+            self._book()
+            self._return_leases()
+            await self._units.save(away=self.counts.away)
+            await asyncio.sleep(_BEAT)
+
+    def _book(self) -> None:
+        """Counts as units what was spent of leases."""
+        for group, tenant in self._counting.items():
+            if group.day is not None and group.spent != group.booked:
+                self._units.spend(tenant.id, group.day, group.spent - group.booked)
+                group.booked = group.spent
+
+    def _return_leases(self) -> None:
+        """Hands back the units of leases that were not spent in their time."""
+        now = time.monotonic()
+        for group, tenant in list(self._counting.items()):
+            if group.renewing or (group.tokens and now < group.good_until):
+                continue
+            del self._counting[group]
+            asking = self._asking_of(tenant.id)
+            if group.day is not None and (group.tokens or group.unspent) and not asking.away:
+                self._send(
+                    asking, return_of(tenant, group, self._units, group.day, partial(self._local.carry, tenant.id))
+                )
 
 
-def _class_rate(ask: Ask) -> Rate | None:
-    limits = ask.limits.limits
-    match ask.method_class:
-        case MethodClass.READ:
-            return limits.reads
-        case MethodClass.WRITE:
-            return limits.writes
-        case MethodClass.SEARCH:
-            return limits.searches
-        case MethodClass.ADMIN:
-            return None
+def _wait(verdict: Verdict) -> float:
+    return verdict.reset if verdict.retry_after is None else verdict.retry_after

@@ -9,11 +9,14 @@ from datetime import date
 from typing import Protocol
 
 from memoro_core.ids import TenantId
+from memoro_core.limits.counts import LimitCounts
 from memoro_core.limits.model import Ask, Rate, Verdict
 
 
 class Limiter(Protocol):
-    """Decides about calls."""
+    """Decides about calls, and counts what it decides."""
+
+    counts: LimitCounts
 
     def decide_now(self, ask: Ask) -> Verdict | None:
         """The verdict where nothing need be waited for: it is paid from leases, or refused by what is remembered.
@@ -81,7 +84,6 @@ class Taking:
     """What a call wants of a tenant's buckets: all of it or nothing. The first group takes the units."""
 
     tenant_id: TenantId
-    version: str
     groups: Sequence[GroupAsk]
     units: UnitsAsk | None = None
 
@@ -116,6 +118,14 @@ class BucketStore(Protocol):
         """Decides each by itself, in one round trip; None for one that could not be. Raises UNAVAILABLE."""
         ...
 
+    def shard_of(self, tenant_id: TenantId) -> str:
+        """Where the tenant's buckets are: what is away there may be in reach elsewhere."""
+        ...
+
+    async def ping(self, shard: str) -> None:
+        """Asks for a sign of life. Raises UNAVAILABLE."""
+        ...
+
 
 class UnitStore(Protocol):
     """The units of days, kept for good."""
@@ -124,8 +134,8 @@ class UnitStore(Protocol):
         """Adds to (or takes from) each day's units; their totals. Raises UNAVAILABLE."""
         ...
 
-    async def take(self, tenant_id: TenantId, day: date, units: int, *, maximum: int) -> tuple[int, int]:
-        """Adds at most so many, as long as the total stays within `maximum`: how many, and the total.
+    async def take(self, tenant_id: TenantId, day: date, units: int, *, minimum: int, maximum: int) -> tuple[int, int]:
+        """Adds as many as there is room for within `maximum`, but not fewer than `minimum`: how many, and the total.
 
         Raises UNAVAILABLE.
         """

@@ -45,6 +45,10 @@ class PostgresRetentionStore:
         async with self._database.system_tx(durable=False) as connection:
             return rows_of(await connection.execute(_SQL["forget_workers"], silent_since))
 
+    async def forget_unit_days(self, *, before: date) -> int:
+        async with self._database.system_tx(durable=False) as connection:
+            return rows_of(await connection.execute(_SQL["forget_unit_days"], before))
+
     async def forget_budget_days(self, *, before: date) -> int:
         async with self._database.system_tx(durable=False) as connection:
             return rows_of(await connection.execute(_SQL["forget_budget_days"], before))

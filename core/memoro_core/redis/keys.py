@@ -18,6 +18,9 @@ CUSTOM_STREAM: Final = f"{PREFIX}{{hints}}:custom"
 EVENT_CONTROL: Final = f"{PREFIX}events"
 """A channel without messages, which keeps a subscriber's connection open while it watches no tenant."""
 
+SERVERS: Final = f"{PREFIX}servers"
+"""The servers that live, by when they last said so."""
+
 
 def hint_stream(tier: TierName) -> str:
     """The stream of fresh hints to a tier's jobs: each built-in tier has one, and all others share one."""

@@ -10,9 +10,10 @@ from typing import Any, Final
 from redis.exceptions import NoScriptError
 
 from memoro_core.errors import unavailable
-from memoro_core.limits.bucket import LEASE, POLICY_MEMORY
+from memoro_core.ids import TenantId
+from memoro_core.limits.bucket import LEASE
 from memoro_core.limits.ports import GroupAsk, Standing, Taken, Taking
-from memoro_core.redis.client import RedisClient, cluster_of, redis_errors
+from memoro_core.redis.client import UNREACHABLE, RedisClient, cluster_of, redis_errors
 from memoro_core.redis.keys import limit_bucket, limit_units
 from memoro_core.redis.script import Argument, Script
 
@@ -37,6 +38,26 @@ class RedisBuckets:
             None if isinstance(answer, Exception) else _taken(taking, answer)
             for taking, answer in zip(takings, answers, strict=True)
         ]
+
+    def shard_of(self, tenant_id: TenantId) -> str:
+        cluster = cluster_of(self._redis)
+        if cluster is None:
+            return ""
+        try:
+            node = cluster.get_node_from_key(limit_bucket(tenant_id, ""))
+        except UNREACHABLE:
+            # Not asked yet, or a slot that nobody holds.
+            return ""
+        return "" if node is None else node.name
+
+    async def ping(self, shard: str) -> None:
+        cluster = cluster_of(self._redis)
+        with redis_errors():
+            node = cluster.get_node(node_name=shard) if cluster is not None and shard else None
+            if cluster is None or node is None:
+                await self._redis.ping()
+            else:
+                await cluster.execute_command("PING", target_nodes=node)
 
     async def _run(self, calls: Sequence[tuple[list[str], list[Argument]]]) -> list[Any]:
         if len(calls) == 1 or cluster_of(self._redis) is not None:
@@ -70,8 +91,6 @@ def _arguments(taking: Taking) -> list[Argument]:
     units = taking.units
     return [
         LEASE,
-        taking.version,
-        POLICY_MEMORY,
         *((units.maximum, units.floor, units.back) if units else (0, 0, 0)),
         _UNITS_KEPT,
         len(taking.groups),

@@ -42,6 +42,10 @@ WHERE fire_at < $1
 -- Deletes workers that were last seen before $1.
 DELETE FROM workers WHERE seen_at < $1;
 
+-- name: forget_unit_days
+-- Deletes the weight of calls on days before $1.
+DELETE FROM daily_units WHERE day < $1;
+
 -- name: forget_budget_days
 -- Deletes how far budgets were used up on days before $1. Those of a tenant lie together; those of the deployment have the tenant
 -- 00000000-0000-0000-0000-000000000000.

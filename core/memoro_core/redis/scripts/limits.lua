@@ -6,10 +6,10 @@
 -- as a lease, and in the one before.
 --
 -- KEYS    the buckets, group by group; then the units of the day, if they are limited
--- ARGV    1 microseconds of an epoch, 2 the version of the policy, 3 microseconds for which the version before it is known
---         4 units of the day at most (0: not limited), 5 units that are known to be used, 6 units handed back,
---         7 seconds for which units are kept
---         8 groups, and for each:
+-- ARGV    1 microseconds of an epoch,
+--         2 units of the day at most (0: not limited), 3 units that are known to be used, 4 units handed back,
+--         5 seconds for which units are kept,
+--         6 groups, and for each:
 --           how many buckets, tokens to take, tokens to lease besides,
 --           how many times tokens are handed back, and for each: tokens, and the time at which they were leased;
 --           for each bucket: tokens per minute, tokens at most, and what was taken elsewhere while this Redis was away: the level to
@@ -19,8 +19,7 @@
 -- The first group takes the units.
 
 local TOKEN = 60000000
-local lease, version, memory = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
-local most_units = tonumber(ARGV[4])
+local lease, most_units = tonumber(ARGV[1]), tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local epoch_now = math.floor(now / lease)
@@ -35,38 +34,38 @@ local function drain(bucket)
     local turn = (bucket.epoch + 1) * lease
     local held = (bucket.leased + bucket.leased_before) * TOKEN
     bucket.level = math.max(bucket.level - (turn - bucket.at) * bucket.rate, held)
+    bucket.whole = math.max(bucket.whole - (turn - bucket.at) * bucket.rate, held)
     bucket.at, bucket.epoch = turn, bucket.epoch + 1
     bucket.leased_before, bucket.leased = bucket.leased, 0
   end
   local held = (bucket.leased + bucket.leased_before) * TOKEN
   bucket.level = math.max(bucket.level - (now - bucket.at) * bucket.rate, held)
+  bucket.whole = math.max(bucket.whole - (now - bucket.at) * bucket.rate, held)
   bucket.at, bucket.epoch = now, epoch_now
+end
+
+local function add(bucket, level)
+  bucket.level, bucket.whole = bucket.level + level, bucket.whole + level
+  bucket.written = bucket.written or level ~= 0
 end
 
 local function open(position, rate, burst, carried, carried_if_lost)
   local bucket, packed = {key = KEYS[position]}, stored[position]
   if not packed then
-    bucket.level, bucket.at, bucket.rate, bucket.burst = carried_if_lost, now, rate, burst
+    bucket.level, bucket.whole, bucket.at, bucket.rate, bucket.burst = 0, 0, now, rate, burst
     bucket.epoch, bucket.leased, bucket.leased_before = epoch_now, 0, 0
-    bucket.version, bucket.replaced, bucket.changed_at = version, '', 0
-    bucket.written = carried_if_lost > 0
+    add(bucket, carried_if_lost)
     return bucket
   end
-  bucket.level, bucket.at, bucket.rate, bucket.burst, bucket.epoch, bucket.leased, bucket.leased_before, bucket.version,
-    bucket.replaced, bucket.changed_at = cmsgpack.unpack(packed)
+  bucket.level, bucket.whole, bucket.at, bucket.rate, bucket.burst, bucket.epoch, bucket.leased, bucket.leased_before =
+    cmsgpack.unpack(packed)
   drain(bucket)
-  -- A server that has not heard of a change yet must not turn it back.
-  if version ~= bucket.version and not (version == bucket.replaced and now - bucket.changed_at < memory) then
+  if bucket.rate ~= rate or bucket.burst ~= burst then
     local held = (bucket.leased + bucket.leased_before) * TOKEN
-    bucket.level = math.max(math.min(bucket.level, burst * TOKEN), held)
-    bucket.version, bucket.replaced, bucket.changed_at = version, bucket.version, now
-    bucket.rate, bucket.burst = rate, burst
-    bucket.written = true
+    bucket.level = math.max(math.min(bucket.whole, burst * TOKEN), held)
+    bucket.rate, bucket.burst, bucket.written = rate, burst, true
   end
-  if carried > 0 then
-    bucket.level = math.max(bucket.level, math.min(bucket.level + carried, 2 * bucket.burst * TOKEN))
-    bucket.written = true
-  end
+  add(bucket, math.max(0, math.min(carried, 2 * burst * TOKEN - bucket.level)))
   return bucket
 end
 
@@ -77,8 +76,7 @@ local function hand_back(bucket, tokens, leased_at)
   if counter then
     tokens = math.min(tokens, bucket[counter])
     bucket[counter] = bucket[counter] - tokens
-    bucket.level = bucket.level - tokens * TOKEN
-    bucket.written = true
+    add(bucket, -tokens * TOKEN)
   end
 end
 
@@ -93,8 +91,8 @@ local function wait_of(bucket, need)
   return at - now + math.max(0, math.ceil((level - room) / bucket.rate))
 end
 
-local groups, buckets, argument, position, passes = {}, {}, 9, 0, true
-for number = 1, tonumber(ARGV[8]) do
+local groups, buckets, argument, position, passes = {}, {}, 7, 0, true
+for number = 1, tonumber(ARGV[6]) do
   local first, backs = argument, tonumber(ARGV[argument + 3])
   local group = {take = tonumber(ARGV[first + 1]), extra = tonumber(ARGV[first + 2]), buckets = {}}
   argument = first + 4 + 2 * backs
@@ -121,7 +119,7 @@ end
 local units, units_before, units_have_room = 0, 0, true
 if most_units > 0 then
   units_before = tonumber(stored[#KEYS] or 0)
-  units = math.max(units_before - tonumber(ARGV[6]), tonumber(ARGV[5]))
+  units = math.max(units_before - tonumber(ARGV[4]), tonumber(ARGV[3]))
   units_have_room = groups[1].take == 0 or units + groups[1].take <= most_units
   passes = passes and units_have_room
 end
@@ -136,16 +134,15 @@ for number, group in ipairs(groups) do
       extra = math.max(0, math.min(extra, most_units - units))
     end
     for _, bucket in ipairs(group.buckets) do
-      bucket.level = bucket.level + bucket.need
-      bucket.written = bucket.written or bucket.need > 0
+      add(bucket, bucket.need)
       -- Half of what is left, for the others; and at most half of the bucket, so that the rest can drain.
       local room = math.floor(math.floor((bucket.burst * TOKEN - bucket.level) / TOKEN) / 2)
       extra = math.max(0, math.min(extra, room, math.floor(bucket.burst / 2) - bucket.leased - bucket.leased_before))
     end
     if extra > 0 then
       for _, bucket in ipairs(group.buckets) do
-        bucket.level, bucket.leased = bucket.level + extra * TOKEN, bucket.leased + extra
-        bucket.written = true
+        add(bucket, extra * TOKEN)
+        bucket.leased = bucket.leased + extra
       end
       if number == 1 and most_units > 0 then
         units = units + extra
@@ -158,15 +155,15 @@ answer[3] = units
 
 for _, bucket in ipairs(buckets) do
   if bucket.written then
-    -- Empty, it need not be known; but which version was replaced is for a while.
-    local kept = math.ceil(bucket.level / bucket.rate / 1000) + math.ceil((2 * lease + memory) / 1000)
-    redis.call('SET', bucket.key, cmsgpack.pack(bucket.level, bucket.at, bucket.rate, bucket.burst, bucket.epoch, bucket.leased,
-      bucket.leased_before, bucket.version, bucket.replaced, bucket.changed_at), 'PX', kept)
+    -- Empty, and with all leases over, it need not be known.
+    local kept = math.ceil((bucket.whole / bucket.rate + 2 * lease) / 1000)
+    redis.call('SET', bucket.key, cmsgpack.pack(bucket.level, bucket.whole, bucket.at, bucket.rate, bucket.burst, bucket.epoch,
+      bucket.leased, bucket.leased_before), 'PX', string.format('%.0f', kept))
   end
   answer[#answer + 1] = bucket.level
   answer[#answer + 1] = bucket.wait
 end
 if most_units > 0 and (units ~= units_before or not stored[#KEYS]) then
-  redis.call('SET', KEYS[#KEYS], string.format('%.0f', units), 'EX', ARGV[7])
+  redis.call('SET', KEYS[#KEYS], string.format('%.0f', units), 'EX', ARGV[5])
 end
 return answer

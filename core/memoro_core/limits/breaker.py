@@ -1,0 +1,136 @@
+"""Asking the shared buckets: many at once, never for longer than there is time, and not at all while they are away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+import structlog
+
+from memoro_core.errors import MemoroError
+from memoro_core.limits.ports import BucketStore, Taken, Taking
+from memoro_core.tasks import end_task
+
+Reply: TypeAlias = "tuple[Taken, float] | None"
+"""What came of it and when it was asked; None: the shared buckets are away."""
+
+_MAX_BATCH: Final = 512
+_MAX_UNDER_WAY: Final = 4
+"""Pipelines at once: more misses gather for the next."""
+_GRACE: Final = 0.1
+"""The part of the budget that is kept for answers that have arrived, but found the event loop busy."""
+_PROBE_AFTER: Final = (0.02, 0.05, 0.1)
+"""Seconds between two signs of life that are asked for, the last one for as long as it takes."""
+_log = structlog.get_logger(__name__)
+
+
+class Asking:
+    """Sends what is asked in one turn of the event loop together.
+
+    The first failure, or a wait of more than `timeout` seconds, opens the breaker: all are told so at once, until a
+    probe succeeds.
+    """
+
+    def __init__(self, store: BucketStore, probe: Callable[[], Awaitable[object]], *, timeout: float) -> None:
+        self._store = store
+        self._probe = probe
+        self._timeout = timeout
+        self._waiting: deque[tuple[Taking, asyncio.Future[Reply]]] = deque()
+        self._scheduled = False
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._asked: set[asyncio.Future[Reply]] = set()
+        self._probing: asyncio.Task[None] | None = None
+        self.opened = 0
+        """How often the breaker has opened."""
+
+    @property
+    def away(self) -> bool:
+        """Whether the breaker is open."""
+        return self._probing is not None
+
+    def ask(self, taking: Taking) -> asyncio.Future[Reply]:
+        """What comes of it; never raises."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Reply] = loop.create_future()
+        if self._probing is not None:
+            future.set_result(None)
+            return future
+        self._asked.add(future)
+        future.add_done_callback(self._asked.discard)
+        self._waiting.append((taking, future))
+        if not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._send)
+        timer = loop.call_later(self._timeout * (1 - _GRACE), self._give_up, future)
+        future.add_done_callback(lambda _: timer.cancel())
+        return future
+
+    async def close(self) -> None:
+        """Ends what is under way."""
+        for task in [*self._under_way, *([self._probing] if self._probing else [])]:
+            await end_task(task)
+        for future in list(self._asked):
+            future.cancel()
+
+    def _send(self) -> None:
+        self._scheduled = False
+        while self._waiting and len(self._under_way) < _MAX_UNDER_WAY:
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MAX_BATCH))]
+            batch = [one for one in batch if not one[1].done()]
+            if batch:
+                task = asyncio.create_task(self._take(batch))
+                self._under_way.add(task)
+                task.add_done_callback(self._taken)
+
+    def _taken(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        if self._waiting:
+            self._send()
+
+    async def _take(self, batch: list[tuple[Taking, asyncio.Future[Reply]]]) -> None:
+        asked_at = time.monotonic()
+        try:
+            takens = await self._store.take([taking for taking, _ in batch])
+        except MemoroError:
+            self._open()
+            return
+        for (_, future), taken in zip(batch, takens, strict=True):
+            if not future.done():
+                future.set_result(None if taken is None else (taken, asked_at))
+
+    def _give_up(self, future: asyncio.Future[Reply]) -> None:
+        # The loop may have been late itself: what has arrived by now is read before this is called again.
+        asyncio.get_running_loop().call_later(self._timeout * _GRACE, self._time_is_up, future)
+
+    def _time_is_up(self, future: asyncio.Future[Reply]) -> None:
+        if not future.done():
+            self._open()
+
+    def _open(self) -> None:
+        if self._probing is None:
+            self.opened += 1
+            self._probing = asyncio.create_task(self._close_again())
+        for task in list(self._under_way):
+            task.cancel()
+        self._waiting.clear()
+        for future in list(self._asked):
+            if not future.done():
+                future.set_result(None)
+
+    async def _close_again(self) -> None:
+        _log.warning("Redis does not decide about limits in time; this process does")
+        tries = 0
+        while True:
+            await asyncio.sleep(_PROBE_AFTER[min(tries, len(_PROBE_AFTER) - 1)])
+            tries += 1
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await self._probe()
+            except (MemoroError, TimeoutError):
+                continue
+            break
+        self._probing = None
+        _log.info("Redis decides about limits again")
