@@ -52,9 +52,9 @@ class Bucket:
         return (self.leased + self.leased_before) * TOKEN
 
 
-def new_bucket(rate: Rate, now: int, *, level: int = 0) -> Bucket:
+def new_bucket(rate: Rate, now: int) -> Bucket:
     """One of which nothing is known."""
-    return Bucket(rate, level, level, now, now // LEASE)
+    return Bucket(rate, 0, 0, now, now // LEASE)
 
 
 def drain(bucket: Bucket, now: int) -> Bucket:
@@ -67,6 +67,7 @@ def drain(bucket: Bucket, now: int) -> Bucket:
         turn, held = (epoch + 1) * LEASE, (leased + leased_before) * TOKEN
         level, whole = max(level - (turn - at) * rate, held), max(whole - (turn - at) * rate, held)
         at, epoch, leased, leased_before = turn, epoch + 1, 0, leased
+        level = _let_go(bucket, level, held, leased_before * TOKEN)
     held = (leased + leased_before) * TOKEN
     level, whole = max(level - (now - at) * rate, held), max(whole - (now - at) * rate, held)
     return Bucket(bucket.rate, level, whole, now, now // LEASE, leased, leased_before)
@@ -112,6 +113,7 @@ def wait_of(bucket: Bucket, tokens: int) -> int:
     while held * TOKEN > room:
         turn = (epoch + 1) * LEASE
         level = max(level - (turn - at) * rate, held * TOKEN)
+        level = _let_go(bucket, level, held * TOKEN, next_held * TOKEN)
         at, epoch, held, next_held = turn, epoch + 1, next_held, 0
     return at - bucket.at + max(0, -((room - level) // rate))
 
@@ -134,6 +136,11 @@ def can_lease(buckets: Iterable[Bucket], tokens: int) -> int:
 def lease(buckets: Sequence[Bucket], tokens: int) -> Sequence[Bucket]:
     """The buckets after leasing so many."""
     return [_more(replace(bucket, leased=bucket.leased + tokens), tokens * TOKEN) for bucket in buckets]
+
+
+def _let_go(bucket: Bucket, level: int, held: int, next_held: int) -> int:
+    """The level when less is held than was: what was leased under a larger bucket is no debt in the end either."""
+    return min(level, max(next_held, bucket.rate.burst * TOKEN)) if held > bucket.rate.burst * TOKEN else level
 
 
 def _more(bucket: Bucket, level: int) -> Bucket:

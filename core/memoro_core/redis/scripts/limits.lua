@@ -25,6 +25,14 @@ local now = time[1] * 1000000 + time[2]
 local epoch_now = math.floor(now / lease)
 local stored = redis.call('MGET', unpack(KEYS))
 
+-- What was leased under a larger bucket is no debt in the end either.
+local function let_go(bucket, level, held, next_held)
+  if held > bucket.burst * TOKEN then
+    return math.min(level, math.max(next_held, bucket.burst * TOKEN))
+  end
+  return level
+end
+
 local function drain(bucket)
   if bucket.at > now then
     -- The clock was put back.
@@ -37,6 +45,7 @@ local function drain(bucket)
     bucket.whole = math.max(bucket.whole - (turn - bucket.at) * bucket.rate, held)
     bucket.at, bucket.epoch = turn, bucket.epoch + 1
     bucket.leased_before, bucket.leased = bucket.leased, 0
+    bucket.level = let_go(bucket, bucket.level, held, bucket.leased_before * TOKEN)
   end
   local held = (bucket.leased + bucket.leased_before) * TOKEN
   bucket.level = math.max(bucket.level - (now - bucket.at) * bucket.rate, held)
@@ -54,12 +63,12 @@ local function open(position, rate, burst, carried, carried_if_lost)
   if not packed then
     bucket.level, bucket.whole, bucket.at, bucket.rate, bucket.burst = 0, 0, now, rate, burst
     bucket.epoch, bucket.leased, bucket.leased_before = epoch_now, 0, 0
-    add(bucket, carried_if_lost)
-    return bucket
+    carried = carried_if_lost
+  else
+    bucket.level, bucket.whole, bucket.at, bucket.rate, bucket.burst, bucket.epoch, bucket.leased, bucket.leased_before =
+      cmsgpack.unpack(packed)
+    drain(bucket)
   end
-  bucket.level, bucket.whole, bucket.at, bucket.rate, bucket.burst, bucket.epoch, bucket.leased, bucket.leased_before =
-    cmsgpack.unpack(packed)
-  drain(bucket)
   if bucket.rate ~= rate or bucket.burst ~= burst then
     local held = (bucket.leased + bucket.leased_before) * TOKEN
     bucket.level = math.max(math.min(bucket.whole, burst * TOKEN), held)
@@ -86,6 +95,7 @@ local function wait_of(bucket, need)
   while held * TOKEN > room do
     local turn = (epoch + 1) * lease
     level = math.max(level - (turn - at) * bucket.rate, held * TOKEN)
+    level = let_go(bucket, level, held * TOKEN, next_held * TOKEN)
     at, epoch, held, next_held = turn, epoch + 1, next_held, 0
   end
   return at - now + math.max(0, math.ceil((level - room) / bucket.rate))
