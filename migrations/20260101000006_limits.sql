@@ -164,6 +164,19 @@ GRANT UPDATE (answer) ON idempotency_records TO memoro_system;
 CREATE INDEX credit_holds_by_day ON credit_holds USING brin (day);
 GRANT UPDATE (scopes) ON credit_holds TO memoro_system;
 
+-- What a provider charges for the vectors of questions: the house pays it, and no tenant.
+CREATE TABLE question_costs (
+    day               date   NOT NULL,
+    tenant_id         uuid   NOT NULL,
+    provider          text   NOT NULL,
+    model             text   NOT NULL,
+    calls             bigint NOT NULL,
+    input_tokens      bigint NOT NULL,
+    cost_pico_dollars bigint NOT NULL,
+    PRIMARY KEY (day, tenant_id, provider, model)
+);
+GRANT SELECT, INSERT, UPDATE ON question_costs TO memoro_system;
+
 ---------------------------------------------------------------------------------------------------------------------- jobs
 
 -- Of a tenant most of whose jobs wait for a later attempt, whoever looks for those that can begin reads only these.
@@ -205,7 +218,7 @@ DO $$
 DECLARE
     t text;
 BEGIN
-    FOREACH t IN ARRAY ARRAY['daily_units', 'audit_events']
+    FOREACH t IN ARRAY ARRAY['daily_units', 'audit_events', 'question_costs']
     LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t);
         EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);

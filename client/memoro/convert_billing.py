@@ -130,6 +130,7 @@ def ai_costs(message: admin_service_pb2.GetAiCostsResponse) -> types.AiCosts:
                 input_tokens=one.input_tokens,
                 output_tokens=one.output_tokens,
                 cost_nano_dollars=one.cost_nano_dollars,
+                for_questions=one.for_questions,
             )
             for one in message.operations
         ),

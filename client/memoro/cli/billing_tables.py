@@ -81,7 +81,7 @@ _TOKENS: dict[Column, str] = {
 }
 _USAGE: dict[Column, str] = {"day": "day", "user_id": "user", **_MODEL, "calls": "calls", "items": "texts", **_TOKENS}
 _ESTIMATE: dict[Column, str] = {**_MODEL, "items": "texts", **_TOKENS}
-_OPERATION: dict[Column, str] = {**_MODEL, "calls": "calls", **_TOKENS}
+_OPERATION: dict[Column, str] = {**_MODEL, "calls": "calls", **_TOKENS, "for_questions": "of searches"}
 _CALL: dict[Column, str] = {
     "start_time": "began",
     "tenant_id": "tenant",

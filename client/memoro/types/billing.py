@@ -189,6 +189,8 @@ class OperationCost:
     input_tokens: int
     output_tokens: int
     cost_nano_dollars: int
+    for_questions: bool = False
+    """Of searches: no tenant is charged for them."""
 
 
 @dataclass(frozen=True, slots=True)

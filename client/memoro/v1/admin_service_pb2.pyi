@@ -1244,7 +1244,7 @@ class GetAiCostsResponse(_message.Message):
 
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperationCost]:
-        """By operation and model, the dearest first."""
+        """By operation and model, the dearest first; the questions of searches apart."""
 
     @_builtins.property
     def recent_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___AiCall]:
@@ -1285,6 +1285,7 @@ class OperationCost(_message.Message):
     INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     COST_NANO_DOLLARS_FIELD_NUMBER: _builtins.int
+    FOR_QUESTIONS_FIELD_NUMBER: _builtins.int
     operation: _billing_pb2.AiOperation.ValueType
     """What was done."""
     provider: _builtins.str
@@ -1299,6 +1300,10 @@ class OperationCost(_message.Message):
     """Tokens that came out."""
     cost_nano_dollars: _builtins.int
     """In nano-dollars, rounded up."""
+    for_questions: _builtins.bool
+    """True for the questions of searches, which the house pays itself: no job or tenant is charged for them, and they are in none of
+    the house's accounts. Written a second behind.
+    """
     def __init__(
         self,
         *,
@@ -1309,10 +1314,11 @@ class OperationCost(_message.Message):
         input_tokens: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
         cost_nano_dollars: _builtins.int = ...,
+        for_questions: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "cost_nano_dollars", b"cost_nano_dollars", "input_tokens", b"input_tokens", "model", b"model", "operation", b"operation", "output_tokens", b"output_tokens", "provider", b"provider"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "cost_nano_dollars", b"cost_nano_dollars", "for_questions", b"for_questions", "input_tokens", b"input_tokens", "model", b"model", "operation", b"operation", "output_tokens", b"output_tokens", "provider", b"provider"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

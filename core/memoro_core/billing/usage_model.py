@@ -71,7 +71,7 @@ class UsageReport:
 
 @dataclass(frozen=True, slots=True)
 class OperationCost:
-    """What an operation of a model has cost."""
+    """What an operation of a model has cost: of jobs, or for the questions of searches, which the house pays itself."""
 
     operation: Operation
     provider: str
@@ -80,6 +80,7 @@ class OperationCost:
     input_tokens: int
     output_tokens: int
     cost_pico_dollars: int
+    for_questions: bool = False
 
 
 @dataclass(frozen=True, slots=True)

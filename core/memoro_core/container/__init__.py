@@ -143,7 +143,7 @@ async def open_container(
             authenticator=authenticator,
             policy_changes=PolicyChanges(settings, authenticator),
             memories=_memories(ground, billing, engine, authenticator, stack),
-            search=_search(ground),
+            search=_search(ground, billing),
             graph=GraphService(PostgresGraphStore(ground.database), ground.clock),
             jobs=engine.service,
             operations=engine.operations,
@@ -193,10 +193,11 @@ def _memories(
     return memories
 
 
-def _search(ground: Ground) -> SearchService:
+def _search(ground: Ground, billing: Billing) -> SearchService:
     providers = ground.providers
     return SearchService(
         PostgresSearchStore(ground.database, exact_limit=ground.settings.exact_search_limit),
         providers.embedding,
         WordVectors(providers.words) if providers.words else None,
+        meter=billing.questions,
     )

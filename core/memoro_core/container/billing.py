@@ -10,6 +10,7 @@ from memoro_core.billing.breaker_service import BreakerService
 from memoro_core.billing.guard import CostGuard
 from memoro_core.billing.prices import PriceBook
 from memoro_core.billing.pricing import PricingService
+from memoro_core.billing.questions import CostMeter
 from memoro_core.billing.service import BillingService
 from memoro_core.billing.usage import UsageService
 from memoro_core.container.ground import Ground
@@ -28,6 +29,7 @@ class Billing:
     holds: CreditHolds
     bounds: CostBounds
     guard: CostGuard
+    questions: CostMeter
     accounts: BillingService
     pricing: PricingService
     breakers: BreakerService
@@ -42,6 +44,9 @@ async def open_billing(ground: Ground, stack: AsyncExitStack) -> Billing:
     price_store = PostgresPriceStore(database)
     prices = await stack.enter_async_context(PriceBook(price_store, clock, refresh=settings.price_refresh))
     bounds = CostBounds(prices, ground.providers.embedding, ground.extractor, margin_basis_points=margin)
+    usage = PostgresUsageStore(database)
+    questions = CostMeter(usage, prices, calendar, clock)
+    stack.push_async_callback(questions.close)
     calls = PostgresCallStore(database, holds, margin_basis_points=margin)
     accounts = PostgresCreditStore(database)
     breakers = BreakerService(PostgresBudgetStore(database), calendar, clock)
@@ -49,8 +54,9 @@ async def open_billing(ground: Ground, stack: AsyncExitStack) -> Billing:
         holds=holds,
         bounds=bounds,
         guard=CostGuard(calls, prices, calendar, clock),
+        questions=questions,
         accounts=BillingService(accounts, clock),
         pricing=PricingService(price_store, prices, bounds, accounts, clock),
         breakers=breakers,
-        usage=UsageService(PostgresUsageStore(database), breakers, calendar, clock),
+        usage=UsageService(usage, breakers, calendar, clock),
     )

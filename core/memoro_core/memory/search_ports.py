@@ -8,8 +8,20 @@ from datetime import datetime
 from typing import Protocol
 
 from memoro_core.ids import ConversationId, MemoryId, TenantId, UserId
-from memoro_core.llm.model import Vector
+from memoro_core.llm.model import Usage, Vector
 from memoro_core.memory.model import Memory, MemoryFilter
+
+
+class QuestionMeter(Protocol):
+    """What asking a provider for a question's vector costs the house; tenants pay nothing for it."""
+
+    def check(self, most: Usage) -> None:
+        """Raises PRICE_UNKNOWN when nobody can say what that costs."""
+        ...
+
+    def used(self, tenant_id: TenantId, usage: Sequence[Usage]) -> None:
+        """Takes note of what a question has used. Never waits."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from datetime import date, datetime, timedelta
 from typing import Final
 
 from asyncpg import Record
 
 from memoro_core.billing.model import CallState, LedgerAccount
+from memoro_core.billing.questions import QuestionCost, QuestionPlace
 from memoro_core.billing.usage_model import (
     HOUSE_ACCOUNTS,
     AiCall,
@@ -27,7 +29,7 @@ _DIMENSIONS: Final = (UsageDimension.DAY, UsageDimension.OPERATION, UsageDimensi
 
 
 class PostgresUsageStore:
-    """A `UsageStore`."""
+    """A `UsageStore`, and a `QuestionCostStore`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -68,9 +70,17 @@ class PostgresUsageStore:
                 int(row["input_tokens"]),
                 int(row["output_tokens"]),
                 int(row["cost_pico_dollars"]),
+                row["for_questions"],
             )
             for row in rows
         ]
+
+    async def add(self, costs: Mapping[QuestionPlace, QuestionCost]) -> None:
+        # Always in one order, so that no two processes wait for each other.
+        rows = sorted(costs.items(), key=lambda item: astuple(item[0]))
+        columns = zip(*((*astuple(place), *astuple(cost)) for place, cost in rows), strict=True)
+        async with self._database.system_tx(durable=False) as connection:
+            await connection.execute(_SQL["add_question_costs"], *map(list, columns))
 
     async def recent_calls(self, day: date, tenant_id: TenantId | None, *, limit: int) -> Sequence[AiCall]:
         async with self._database.system_tx() as connection:

@@ -119,6 +119,7 @@ def _from_operation(cost: OperationCost) -> admin_service_pb2.OperationCost:
         input_tokens=cost.input_tokens,
         output_tokens=cost.output_tokens,
         cost_nano_dollars=nano_dollars(cost.cost_pico_dollars),
+        for_questions=cost.for_questions,
     )
 
 

@@ -283,7 +283,7 @@ def test_the_deployments_breaker_names_nobody_and_a_budget_of_nothing_is_used_up
 def test_a_days_costs_go_out_whole() -> None:
     job_id = JobId(new_id())
     call = AiCall(OURS, job_id, 2, 3, Operation.EMBED, "openai", "m", 4, 5, 1_001, True, NOW)
-    cost = OperationCost(Operation.EMBED, "openai", "m", 6, 7, 8, 2_001)
+    cost = OperationCost(Operation.EMBED, "openai", "m", 6, 7, 8, 2_001, for_questions=True)
     told = from_costs(AiCosts(NOW.date(), None, [cost, cost], [call], {LedgerAccount.PROVIDER_COST: 3}))
     assert (told.date, told.cost_nano_dollars, told.HasField("budget")) == ("2026-03-04", 5, False)
     assert sent(told.operations[0]) == {
@@ -294,6 +294,7 @@ def test_a_days_costs_go_out_whole() -> None:
         "input_tokens": "7",
         "output_tokens": "8",
         "cost_nano_dollars": "3",
+        "for_questions": True,
     }
     assert sent(told.recent_calls[0]) == {
         "tenant_id": str(OURS),

@@ -34,22 +34,42 @@ WHERE entry.tenant_id = $1 AND entry.kind = 'SETTLEMENT' AND entry.created_at >=
                   WHERE hold.tenant_id = $1 AND hold.job_id = entry.job_id AND hold.user_id = $2));
 
 -- name: operations
--- What the calls of day $1 have cost by operation and model, the dearest first. Runs across tenants.
-SELECT operation, provider, model, count(*) AS calls, sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
-       sum(cost_pico_dollars) AS cost_pico_dollars
+-- What the calls of day $1 have cost by operation and model, the dearest first, and beside them those for questions. Runs across
+-- tenants.
+SELECT operation, provider, model, false AS for_questions, count(*) AS calls, sum(input_tokens) AS input_tokens,
+       sum(output_tokens) AS output_tokens, sum(cost_pico_dollars) AS cost_pico_dollars
 FROM ai_calls
 WHERE day = $1
 GROUP BY operation, provider, model
-ORDER BY sum(cost_pico_dollars) DESC, operation, provider, model;
+UNION ALL
+SELECT 'embed', provider, model, true, sum(calls), sum(input_tokens), 0, sum(cost_pico_dollars)
+FROM question_costs
+WHERE day = $1
+GROUP BY provider, model
+ORDER BY cost_pico_dollars DESC, operation, provider, model, for_questions;
 
 -- name: operations_of_tenant
 -- The same of tenant $2. Runs across tenants.
-SELECT operation, provider, model, count(*) AS calls, sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
-       sum(cost_pico_dollars) AS cost_pico_dollars
+SELECT operation, provider, model, false AS for_questions, count(*) AS calls, sum(input_tokens) AS input_tokens,
+       sum(output_tokens) AS output_tokens, sum(cost_pico_dollars) AS cost_pico_dollars
 FROM ai_calls
 WHERE tenant_id = $2 AND day = $1
 GROUP BY operation, provider, model
-ORDER BY sum(cost_pico_dollars) DESC, operation, provider, model;
+UNION ALL
+SELECT 'embed', provider, model, true, calls, input_tokens, 0, cost_pico_dollars
+FROM question_costs
+WHERE tenant_id = $2 AND day = $1
+ORDER BY cost_pico_dollars DESC, operation, provider, model, for_questions;
+
+-- name: add_question_costs
+-- What questions have cost more since. Arrays are parallel. Runs across tenants.
+INSERT INTO question_costs (day, tenant_id, provider, model, calls, input_tokens, cost_pico_dollars)
+SELECT day, tenant_id, provider, model, calls, input_tokens, cost_pico_dollars
+FROM unnest($1::date[], $2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[])
+    AS added (day, tenant_id, provider, model, calls, input_tokens, cost_pico_dollars)
+ON CONFLICT (day, tenant_id, provider, model) DO UPDATE
+SET calls = question_costs.calls + EXCLUDED.calls, input_tokens = question_costs.input_tokens + EXCLUDED.input_tokens,
+    cost_pico_dollars = question_costs.cost_pico_dollars + EXCLUDED.cost_pico_dollars;
 
 -- name: recent_calls
 -- The latest $2 calls of day $1. Runs across tenants.
