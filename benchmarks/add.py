@@ -1,9 +1,10 @@
 """`CreateMemory`, every promise kept, against a bare echo: calls that one core of the server can carry.
 
 Each call is paid for: a text costs a fee, so that what the job may cost is set aside in the transaction that stores it.
-Beside it the same is measured of calls that cost nothing. It is measured by the processor time that the server's
-process spends per call, since the generator and PostgreSQL share the machine with it and would otherwise decide the
-figure. A spinning process of the lowest class keeps the processor awake, so that commits don't wait for it.
+Beside it the same is measured of calls that cost nothing, and of paid ones that count against a daily budget. It is
+measured by the processor time that the server's process spends per call, since the generator and PostgreSQL share the
+machine with it and would otherwise decide the figure. A spinning process of the lowest class keeps the processor awake,
+so that commits don't wait for it.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ import psutil
 
 from benchmarks.deployment import Deployment, add_account, give_credits, open_deployment, running, running_server
 from benchmarks.report import Result, publish, table
-from memoro_core.billing.model import DEPLOYMENT, Price
+from memoro_core.billing.model import DEPLOYMENT, BudgetKey, BudgetScope, Price
 from memoro_core.embedded.ports import free_port
 from memoro_core.ids import TenantId
 from memoro_core.llm.local import LocalEmbeddingProvider
 from memoro_core.llm.model import Operation
+from memoro_core.postgres.budget_store import PostgresBudgetStore
 from memoro_core.postgres.credit_store import PostgresCreditStore
 from memoro_core.postgres.database import open_database
 from memoro_core.postgres.price_store import PostgresPriceStore
@@ -54,7 +56,7 @@ class Round:
 
 
 async def main(rounds: int = 5, seconds: float = 3.0, concurrency: int = 64, profile: bool = False) -> Result:
-    """Interleaves bursts on the floor, on Memoro, and on Memoro where nothing costs anything; the median of each."""
+    """Interleaves bursts on the floor, on Memoro, and on Memoro at no cost and within a budget; the median of each."""
     floor_port = free_port()
     async with (
         open_deployment() as deployment,
@@ -70,11 +72,14 @@ async def main(rounds: int = 5, seconds: float = 3.0, concurrency: int = 64, pro
         floors: list[Round] = []
         paid: list[Round] = []
         free: list[Round] = []
+        budgeted: list[Round] = []
         for number in range(rounds):
             floors.append(await _burst(echo, floor_endpoint, key, seconds, concurrency))
-            for kind in (free, paid) if number % 2 else (paid, free):
-                await _set_fee(deployment, FEE if kind is paid else 0)
+            for kind in (free, paid, budgeted) if number % 2 else (budgeted, paid, free):
+                await _set_budget(deployment, 10**15 if kind is budgeted else None)
+                await _set_fee(deployment, 0 if kind is free else FEE)
                 kind.append(await _burst(server, endpoint, key, seconds, concurrency))
+        await _set_budget(deployment, None)
         await _set_fee(deployment, FEE)
         if profile:
             await _profile(server, endpoint, key, concurrency)
@@ -84,7 +89,12 @@ async def main(rounds: int = 5, seconds: float = 3.0, concurrency: int = 64, pro
         table(
             "CreateMemory against a bare echo",
             ("", "calls", "calls/s", "calls per core second", "p50 ms", "p99 ms"),
-            [_row("echo", floors), _row("CreateMemory", paid), _row("at no cost", free)],
+            [
+                _row("echo", floors),
+                _row("CreateMemory", paid),
+                _row("at no cost", free),
+                _row("within a budget", budgeted),
+            ],
         )
     )
     value, floor = (median(one.per_core_second for one in kind) for kind in (paid, floors))
@@ -98,6 +108,14 @@ async def _set_fee(deployment: Deployment, fee: int) -> None:
     async with open_database(deployment.settings) as database:
         await PostgresPriceStore(database).set_price(DEPLOYMENT, price, idempotency=None, now=now)
     await asyncio.sleep(2 * deployment.settings.price_refresh)
+
+
+async def _set_budget(deployment: Deployment, limit: int | None) -> None:
+    """What all tenants together may spend in a day from now on."""
+    now = datetime.now(UTC)
+    async with open_database(deployment.settings) as database:
+        store = PostgresBudgetStore(database)
+        await store.set_limit(BudgetKey(BudgetScope.DEPLOYMENT), limit, now.date(), None, now=now)
 
 
 async def _check(deployment: Deployment, tenant_id: TenantId, paid: Sequence[Round]) -> None:

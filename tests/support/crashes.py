@@ -45,19 +45,26 @@ class CrashingConnection:
 
 
 class CrashingDatabase(Database):
-    """Lends connections whose transactions break off while `after` is set: after so many statements of each."""
+    """Lends connections whose transactions break off while `after` is set: after so many statements of each.
+
+    After 0 each is made, and its answer lost: whoever asked does not know. `committed` says that it was.
+    """
 
     def __init__(self, database: Database) -> None:
         super().__init__(database._pool, acquire_timeout=database._acquire_timeout)
         self.after: int | None = None
         self.ended = False
+        self.committed = False
 
     @asynccontextmanager
     async def tenant_tx(
         self, tenant_id: TenantId, *, durable: bool = True, generic_plans: bool = False
     ) -> AsyncIterator[Connection]:
         async with super().tenant_tx(tenant_id, durable=durable, generic_plans=generic_plans) as connection:
-            if self.after is None:
+            if not self.after:
                 yield connection
             else:
                 yield cast(Connection, CrashingConnection(connection, self.after, ended=self.ended))
+        if self.after == 0:
+            self.committed = True
+            raise Crashed

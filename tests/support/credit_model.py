@@ -96,6 +96,8 @@ class CreditModel:
     ended: set[JobId] = field(default_factory=set)
     limits: dict[BudgetScope, int] = field(default_factory=dict)
     days: dict[BudgetPlace, ModelDay] = field(default_factory=dict)
+    requests: dict[str, GrantId] = field(default_factory=dict)
+    """Of requests that gave credits: what they gave."""
     alerts: set[str] = field(default_factory=set)
     told: Counter[str] = field(default_factory=Counter)
     """Webhook events by type."""

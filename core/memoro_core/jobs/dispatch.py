@@ -11,7 +11,7 @@ import structlog
 from memoro_core.clock import Clock
 from memoro_core.errors import MemoroError
 from memoro_core.ids import TenantId, UserId
-from memoro_core.jobs.fairness import DeficitRoundRobin
+from memoro_core.jobs.fairness import Turns
 from memoro_core.jobs.hints import HINT_SIZE
 from memoro_core.jobs.model import JobRef
 from memoro_core.jobs.ports import HintQueue
@@ -30,7 +30,7 @@ class Dispatcher:
         self._store = store
         self._queue = queue
         self._clock = clock
-        self._turns = DeficitRoundRobin()
+        self._turns = Turns()
         self._after_users: dict[TenantId, UserId] = {}
 
     async def refill(self) -> int:

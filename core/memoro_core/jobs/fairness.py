@@ -13,11 +13,32 @@ from memoro_core.ids import TenantId
 
 @dataclass(frozen=True, slots=True)
 class WaitingTenant:
-    """A tenant whose turn may come: its weight (at least 1), and how many of its jobs could begin now."""
+    """A tenant whose turn may come: its weight (at least 1), and how many of its jobs could begin now.
+
+    `released` are jobs beside these that had been put off and were let go a short while ago: they come after all else.
+    """
 
     tenant_id: TenantId
     weight: int
     jobs: int
+    released: int = 0
+
+
+class Turns:
+    """Shares slots among tenants: first what has waited as usual, of all of them, then what had been put off."""
+
+    def __init__(self) -> None:
+        self._usual = DeficitRoundRobin()
+        self._released = DeficitRoundRobin()
+
+    def share(self, waiting: Sequence[WaitingTenant], slots: int) -> dict[TenantId, int]:
+        """How many jobs of each tenant begin: `slots` in all, or as many as there are."""
+        shares = self._usual.share(waiting, slots)
+        left = slots - sum(shares.values())
+        put_off = [WaitingTenant(tenant.tenant_id, tenant.weight, tenant.released) for tenant in waiting]
+        for tenant_id, jobs in self._released.share(put_off, left).items():
+            shares[tenant_id] = shares.get(tenant_id, 0) + jobs
+        return shares
 
 
 class DeficitRoundRobin:

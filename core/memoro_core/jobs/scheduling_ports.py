@@ -49,6 +49,8 @@ class SchedulingStore(Protocol):
     async def tenants_waiting(self, *, now: datetime, limit: int) -> Sequence[WaitingTenant]:
         """Tenants with jobs that wait without a hint and could begin now; at most `limit` are counted of each.
 
+        Those that had been put off are counted apart, for a while.
+
         Caps of in-flight jobs and paused queues are honoured.
         """
         ...

@@ -35,7 +35,7 @@ class PostgresSchedulingStore:
         async with self._database.system_tx(durable=False) as connection:
             await connection.execute(_SQL["come_due"], now, _DUE_AT_ONCE)
             rows = await connection.fetch(_SQL["tenants_waiting"], now, limit)
-        return [WaitingTenant(row["tenant_id"], row["weight"], row["jobs"]) for row in rows]
+        return [WaitingTenant(row["tenant_id"], row["weight"], row["jobs"], row["released"]) for row in rows]
 
     async def hint(self, allotments: Sequence[Allotment], *, now: datetime) -> Mapping[TenantId, Choice]:
         async with self._database.system_tx(durable=False) as connection:

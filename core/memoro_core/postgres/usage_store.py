@@ -66,7 +66,7 @@ class PostgresUsageStore:
                 Operation(row["operation"]),
                 row["provider"],
                 row["model"],
-                row["calls"],
+                int(row["calls"]),
                 int(row["input_tokens"]),
                 int(row["output_tokens"]),
                 int(row["cost_pico_dollars"]),

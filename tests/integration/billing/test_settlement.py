@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -14,8 +15,9 @@ from pydantic_core import from_json
 
 from memoro_core.billing.model import EntryKind, LedgerAccount
 from memoro_core.billing.money import charge
+from memoro_core.errors import ProviderError
 from memoro_core.ids import ConversationId, UserId, new_id
-from memoro_core.jobs.model import JobRef, JobState
+from memoro_core.jobs.model import JobKind, JobRef, JobState
 from memoro_core.llm.model import Extraction, ExtractionSource, Operation, Usage
 from memoro_core.llm.ports import Admit, ExtractionProvider
 from memoro_core.memory.model import NewConversation, NewMessage
@@ -28,6 +30,8 @@ from tests.support.domain import Domain
 from tests.support.jobs import claim, events_of, now, reap, until
 from tests.support.pricing import MARGIN
 from tests.support.spending import PLENTY, PRICES, Spender, open_spender
+
+LEASE = timedelta(seconds=30)
 
 
 @pytest_asyncio.fixture
@@ -158,6 +162,37 @@ async def test_an_answer_that_was_lost_for_good_costs_the_most(spender: Spender)
     assert job.usage.charged == charge(bound.input_tokens * 20_000, 0, margin_basis_points=MARGIN)
     await until(lambda: _billed(spender, 1))
     assert job.usage.charged >= spender.charge()
+
+
+async def test_a_job_whose_last_run_timed_out_is_charged_for_what_it_may_have_used(spender: Spender) -> None:
+    ref = await spender.job()
+    async with spender.domain.database.tenant_tx(ref.tenant_id) as connection:
+        await connection.execute("UPDATE jobs SET max_attempts = 1 WHERE job_id = $1", ref.job_id)
+    spender.provider.open.clear()
+    [claimed] = await spender.domain.run_store.claim(
+        [ref], worker_id="w", now=now(), lease_until=now() + LEASE, limits=dict.fromkeys(JobKind, 1.0)
+    )
+    # Its worker lives, but a lease is never extended beyond the run's limit.
+    assert await spender.domain.lease_store.extend([claimed], lease_until=now() + LEASE) == {ref: True}
+    bound = spender.embedder.bound(["Ann moved to Lyon."])
+
+    async def ask() -> None:
+        async with spender.domain.money.guard.call(claimed, bound, b"asked", lambda *_: None) as call:
+            await spender.embedder.embed(["Ann moved to Lyon."], admit=call.admit)
+
+    asking = asyncio.create_task(ask())
+    await until(lambda: came(spender, "embeddings"))
+    [(_, event)] = await reap(spender.domain, now=now() + timedelta(seconds=2))
+    assert event.error is not None
+    assert (event.state, event.error.reason) == (JobState.FAILED, "JOB_TIMED_OUT")
+    job = await spender.job_of(ref)
+    assert job.usage.charged == charge(bound.input_tokens * 20_000, 0, margin_basis_points=MARGIN) > 0
+    assert await kinds(spender, ref) == [EntryKind.HOLD, EntryKind.SETTLEMENT]
+    spender.provider.open.set()
+    with suppress(ProviderError):
+        await asking
+    # The answer came, too late to change anything.
+    assert (await spender.job_of(ref)).usage.charged == job.usage.charged
 
 
 async def test_a_bill_above_the_bound_is_paid_by_the_house_and_told(spender: Spender) -> None:

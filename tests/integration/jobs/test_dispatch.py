@@ -182,6 +182,28 @@ async def test_workers_are_kept_in_work_each_tenant_in_its_turn(
     assert await dispatcher.dispatch(100, workers=2) == 0
 
 
+async def test_what_was_put_off_comes_after_the_jobs_of_all_tenants_but_not_for_ever(
+    domain: Domain, owner: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    heavy, light = domain.tenant, await tenant_of(domain, FREE_TIER)
+    await jobs_of(domain, heavy, {"ann": 4, "bob": 4})
+    await owner.execute("UPDATE jobs SET deferred_at = now() WHERE tenant_id = $1", heavy)
+    await jobs_of(domain, heavy, {"cat": 1})
+    await jobs_of(domain, light, {"ann": 3})
+    await wait_in_line(owner)
+    told = {one.tenant_id: one for one in await domain.waiting.tenants_waiting(now=now(), limit=50)}
+    assert told == {heavy: WaitingTenant(heavy, 16, 1, released=8), light: WaitingTenant(light, 1, 3)}
+    backlog = Backlog()
+    dispatcher = Dispatcher(domain.waiting, backlog, SystemClock())
+    assert await dispatcher.dispatch(4, workers=1) == 4
+    assert Counter(ref.tenant_id for ref in backlog.refs) == {heavy: 1, light: 3}
+    assert await dispatcher.dispatch(2, workers=1) == 2
+    assert Counter(ref.tenant_id for ref in backlog.refs) == {heavy: 3, light: 3}
+    # Who has waited for ten minutes since is put back no more.
+    later = now() + timedelta(minutes=10)
+    assert await domain.waiting.tenants_waiting(now=later, limit=50) == [WaitingTenant(heavy, 16, 6)]
+
+
 async def test_only_what_the_workers_soon_have_room_for_is_hinted(
     domain: Domain, owner: asyncpg.Connection[asyncpg.Record], settings: Settings
 ) -> None:

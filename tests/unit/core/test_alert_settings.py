@@ -25,7 +25,9 @@ def made(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> Settings
 
 
 def test_nothing_has_to_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert made(monkeypatch, {}).alert_channels == ()
+    settings = made(monkeypatch, {})
+    assert settings.alert_channels == ()
+    assert (settings.alert_queue_waiting, settings.alert_queue_failed) == (100, 10)
 
 
 @pytest.mark.parametrize(

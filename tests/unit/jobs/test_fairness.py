@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memoro_core.ids import TenantId
-from memoro_core.jobs.fairness import DeficitRoundRobin, WaitingTenant
+from memoro_core.jobs.fairness import DeficitRoundRobin, Turns, WaitingTenant
 
 TENANTS = [TenantId(UUID(int=number)) for number in range(8)]
 waiting_tenants = st.lists(
@@ -61,3 +61,15 @@ def test_who_had_nothing_to_begin_has_saved_nothing_up() -> None:
         turns.share([idle, busy], 10)
     awake = WaitingTenant(TENANTS[0], 5, 1000)
     assert turns.share([awake, busy], 20) == {TENANTS[0]: 10, TENANTS[1]: 10}
+
+
+def test_what_was_put_off_gets_what_the_others_leave() -> None:
+    turns = Turns()
+    usual = WaitingTenant(TENANTS[0], 1, 5)
+    released = WaitingTenant(TENANTS[1], 16, 0, released=100)
+    both = WaitingTenant(TENANTS[2], 16, 2, released=100)
+    waiting = [released, usual, both]
+    assert turns.share(waiting, 6) == {TENANTS[0]: 4, TENANTS[2]: 2}
+    shares = turns.share(waiting, 39)
+    assert (shares[TENANTS[0]], sum(shares.values())) == (5, 39)
+    assert (shares[TENANTS[1]], shares[TENANTS[2]]) == (16, 18)

@@ -19,8 +19,9 @@ WHERE ctid = ANY (ARRAY(
 
 -- name: tenants_waiting
 -- Tenants with jobs that wait for their turn, with the weight of their tier, and how many of those jobs could be hinted now:
--- that many are due, and the tenant's cap has room for them. No more than $2 are counted. A tenant is found by one look into the
--- index, however many jobs it has.
+-- that many are due, and the tenant's cap has room for them. No more than $2 are counted. Jobs that had been put off are counted
+-- apart, until they have waited for as long as their rank sets them back. A tenant is found by one look into the index, however
+-- many jobs it has.
 WITH RECURSIVE found AS (
     -- The order of the index, here and below, so that it is used.
     (SELECT tenant_id FROM jobs WHERE waiting AND NOT delayed ORDER BY tenant_id, user_id, rank_at LIMIT 1)
@@ -33,7 +34,7 @@ WITH RECURSIVE found AS (
     FROM found
     WHERE found.tenant_id IS NOT NULL
 )
-SELECT found.tenant_id, tiers.weight, due.jobs
+SELECT found.tenant_id, tiers.weight, due.jobs - due.released AS jobs, due.released
 FROM found
 JOIN tenants USING (tenant_id)
 JOIN tiers USING (tier)
@@ -41,8 +42,8 @@ CROSS JOIN LATERAL (
     SELECT count(*) AS jobs FROM jobs WHERE jobs.tenant_id = found.tenant_id AND in_flight
 ) AS busy
 CROSS JOIN LATERAL (
-    SELECT count(*) AS jobs
-    FROM (SELECT 1
+    SELECT count(*) AS jobs, count(*) FILTER (WHERE deferred_at IS NOT NULL AND rank_at > $1) AS released
+    FROM (SELECT deferred_at, rank_at
           FROM jobs
           WHERE jobs.tenant_id = found.tenant_id AND waiting AND NOT delayed AND run_at <= $1
           ORDER BY user_id, rank_at
