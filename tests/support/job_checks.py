@@ -40,7 +40,7 @@ def check_job(job: JobRecord) -> None:
     assert (job.result is not None) == (state is JobState.SUCCEEDED)
     assert not job.partial or state is JobState.SUCCEEDED
     assert state is not JobState.FAILED or job.error is not None
-    assert state is not JobState.SUCCEEDED or job.error is None
+    assert state not in {JobState.SUCCEEDED, JobState.CANCELLED} or job.error is None
 
 
 def check_jobs(jobs: Mapping[JobId, JobRecord], memories: Memories, *, tenant_cap: int, user_cap: int) -> None:

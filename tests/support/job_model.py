@@ -229,6 +229,7 @@ class JobsModel:
         job.cancel_requested = True
         if job.state is JobState.RUNNING:
             return False
+        job.error = None
         job.move(JobState.CANCELLED, now, usage=job.usage)
         self._leave_memories(job)
         return True

@@ -56,7 +56,7 @@ WITH item AS (
     SELECT * FROM unnest($2::uuid[], $4::jsonb[]) AS item (job_id, event)
 ), ended AS (
     UPDATE jobs
-    SET state = 'CANCELLED', cancel_requested = true, ended_at = $3, last_seq = last_seq + 1
+    SET state = 'CANCELLED', cancel_requested = true, error = NULL, ended_at = $3, last_seq = last_seq + 1
     FROM item
     -- By id alone: drawn to an index of states, the planner would read all that waits for each of them.
     WHERE jobs.tenant_id = $1 AND jobs.job_id = ANY ($2::uuid[]) AND jobs.job_id = item.job_id
