@@ -12,6 +12,7 @@ import grpc
 
 from memoro.endpoint import Endpoint
 from memoro.methods import Method, Q, R
+from memoro.patience import Patience, answered, streamed
 from memoro.status import error_from_call
 from memoro.transport import call_metadata
 
@@ -24,8 +25,9 @@ A = TypeVar("A")
 class BlockingTransport:
     """Calls over gRPC's own blocking stack; may be shared by threads."""
 
-    def __init__(self, endpoint: Endpoint, api_key: str | None) -> None:
+    def __init__(self, endpoint: Endpoint, api_key: str | None, *, wait_for_limits: bool = True) -> None:
         self._metadata = call_metadata(api_key)
+        self._wait_for_limits = wait_for_limits
         self._channel = (
             grpc.insecure_channel(endpoint.address, options=endpoint.options())
             if endpoint.tls is None
@@ -35,22 +37,30 @@ class BlockingTransport:
         self._closed = False
 
     async def unary(self, method: Method[Q, R], request: Q, timeout: float | None = None) -> R:
-        deadline = method.deadline if timeout is None else timeout
-        try:
-            response: R = self._callable(method, "unary_unary")(request, timeout=deadline, metadata=self._metadata)
-        except grpc.RpcError as error:
-            raise _error(error) from error
-        return response
+        async def call(seconds: float) -> R:
+            try:
+                response: R = self._callable(method, "unary_unary")(request, timeout=seconds, metadata=self._metadata)
+            except grpc.RpcError as error:
+                raise _error(error) from error
+            return response
+
+        return await answered(call, self.patience(method, timeout), self.sleep)
 
     async def stream(self, method: Method[Q, R], request: Q, timeout: float | None = None) -> AsyncGenerator[R, None]:
-        async with aclosing(responses(self.open_stream(method, request, timeout))) as messages:
+        def call(seconds: float) -> AsyncGenerator[R, None]:
+            return responses(self.open_stream(method, request, seconds))
+
+        async with aclosing(streamed(call, self.patience(method, timeout), self.sleep)) as messages:
             async for message in messages:
                 yield message
 
-    def open_stream(self, method: Method[Q, R], request: Q, timeout: float | None) -> Any:
-        """The gRPC call behind `stream`."""
-        deadline = method.deadline if timeout is None else timeout
-        return self._callable(method, "unary_stream")(request, timeout=deadline, metadata=self._metadata)
+    def open_stream(self, method: Method[Q, R], request: Q, seconds: float) -> Any:
+        """The gRPC call behind `stream`, with so many seconds to its deadline."""
+        return self._callable(method, "unary_stream")(request, timeout=seconds, metadata=self._metadata)
+
+    def patience(self, method: Method[Any, Any], timeout: float | None) -> Patience:
+        """How long a call may take, and whether it waits for limits."""
+        return Patience(method.deadline if timeout is None else timeout, waits=self._wait_for_limits)
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251 - blocking is what this transport is for

@@ -96,6 +96,14 @@ def from_environment() -> tuple[str, str | None, Tls | None]:
     return os.environ.get("MEMORO_ENDPOINT") or DEFAULT_ENDPOINT, os.environ.get("MEMORO_API_KEY") or None, tls
 
 
+def waits_from_environment() -> bool:
+    """Whether calls wait for limits, as MEMORO_WAIT_FOR_LIMITS says: 1, as without it, or 0. Raises ValueError."""
+    text = os.environ.get("MEMORO_WAIT_FOR_LIMITS") or "1"
+    if text not in {"0", "1"}:
+        raise ValueError("MEMORO_WAIT_FOR_LIMITS: expected 1 or 0")
+    return text == "1"
+
+
 def _is_local(address: str) -> bool:
     if address.startswith(("unix:", "unix-abstract:")):
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
 
@@ -108,9 +109,38 @@ class PermissionDenied(MemoroError):
 
 
 class RateLimited(MemoroError):
-    """A limit is reached; `retry_after` says when to try again."""
+    """A limit is reached, and nothing was done; `retry_after` says when to try again, None: not soon.
+
+    The client has waited for that already, unless it does not fit into the call's deadline or the client is not to.
+    """
 
     default_code = Code.RESOURCE_EXHAUSTED
+
+    @property
+    def limit(self) -> str:
+        """Which limit: `requests`, `reads`, `writes`, `searches`, `user_requests`, `open_streams` …; or empty."""
+        return self.metadata.get("limit", "")
+
+
+class DailyLimit(RateLimited):
+    """The tenant's calls of this day are used up."""
+
+    @property
+    def reset_time(self) -> datetime | None:
+        """When the next day begins; None where the server does not say."""
+        try:
+            return datetime.fromisoformat(self.metadata.get("reset_time", ""))
+        except ValueError:
+            return None
+
+
+class QuotaExceeded(RateLimited):
+    """The tenant has as many memories (`limit` is `max_memories`) or bytes in them (`max_bytes`) as it may."""
+
+    @property
+    def maximum(self) -> int:
+        """How many it may have."""
+        return _number(self.metadata, "maximum")
 
 
 class FailedPrecondition(MemoroError):
@@ -128,16 +158,12 @@ class InsufficientCredits(FailedPrecondition):
     @property
     def need(self) -> int:
         """What the request may cost at most."""
-        return self._micro_credits("need")
+        return _number(self.metadata, "need")
 
     @property
     def have(self) -> int:
         """What is available."""
-        return self._micro_credits("have")
-
-    def _micro_credits(self, name: str) -> int:
-        text = self.metadata.get(name, "")
-        return int(text) if text.isascii() and text.isdigit() else 0
+        return _number(self.metadata, "have")
 
 
 class PriceUnknown(FailedPrecondition):
@@ -233,6 +259,8 @@ _CLASSES: dict[Code, type[MemoroError]] = {
 _CLASSES_BY_REASON: dict[str, type[MemoroError]] = {
     "INSUFFICIENT_CREDITS": InsufficientCredits,
     "PRICE_UNKNOWN": PriceUnknown,
+    "DAILY_LIMIT": DailyLimit,
+    "QUOTA_EXCEEDED": QuotaExceeded,
 }
 
 
@@ -248,3 +276,8 @@ def error_of(
     """The exception of the class that stands for the reason, or else for the code."""
     kind = _CLASSES_BY_REASON.get(reason) or _CLASSES.get(code, MemoroError)
     return kind(message, code=code, reason=reason, metadata=metadata, violations=violations, retry_after=retry_after)
+
+
+def _number(metadata: Mapping[str, str], name: str) -> int:
+    text = metadata.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() else 0

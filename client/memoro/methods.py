@@ -200,9 +200,9 @@ METHODS: tuple[Method[Any, Any], ...] = (
 
 
 def service_config() -> str:
-    """The gRPC service config, as JSON, by which the channel repeats calls.
+    """The gRPC service config, as JSON, by which the channel repeats calls that find no server.
 
-    A server that sheds load says with `grpc-retry-pushback-ms` when to come back, or that there is no use in it.
+    What a limit refuses is not left to the channel, which repeats no more than four times: see `memoro.patience`.
     """
     names = [
         {"service": service.lstrip("/"), "method": name}
@@ -221,7 +221,7 @@ def service_config() -> str:
                         "initialBackoff": "0.2s",
                         "maxBackoff": "3s",
                         "backoffMultiplier": 2,
-                        "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+                        "retryableStatusCodes": ["UNAVAILABLE"],
                     },
                 }
             ],

@@ -9,7 +9,7 @@ from typing import Self
 from memoro.admin import AsyncAdmin
 from memoro.billing import AsyncBilling
 from memoro.blocking import BlockingTransport, Facade, blocking, iterating, run
-from memoro.endpoint import DEFAULT_ENDPOINT, Tls, from_environment, parse_endpoint
+from memoro.endpoint import DEFAULT_ENDPOINT, Tls, from_environment, parse_endpoint, waits_from_environment
 from memoro.enums import Health, JobKind, JobState
 from memoro.errors import MemoroError
 from memoro.graph import AsyncGraph
@@ -230,10 +230,15 @@ class Client:
     """
 
     def __init__(
-        self, endpoint: str = DEFAULT_ENDPOINT, *, api_key: str | None = None, tls: Tls | bool | None = None
+        self,
+        endpoint: str = DEFAULT_ENDPOINT,
+        *,
+        api_key: str | None = None,
+        tls: Tls | bool | None = None,
+        wait_for_limits: bool = True,
     ) -> None:
         self._endpoint = parse_endpoint(endpoint, tls)
-        self._transport = BlockingTransport(self._endpoint, api_key)
+        self._transport = BlockingTransport(self._endpoint, api_key, wait_for_limits=wait_for_limits)
         self.memories = Memories(AsyncMemories(self._transport))
         self.graph = Graph(AsyncGraph(self._transport))
         self.jobs = Jobs(self._transport)
@@ -245,7 +250,7 @@ class Client:
     def from_env(cls) -> Self:
         """The client for the environment variables that `AsyncClient.from_env` reads."""
         endpoint, api_key, tls = from_environment()
-        return cls(endpoint, api_key=api_key, tls=tls)
+        return cls(endpoint, api_key=api_key, tls=tls, wait_for_limits=waits_from_environment())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._endpoint.address!r})"

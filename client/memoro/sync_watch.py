@@ -12,6 +12,7 @@ from memoro.blocking import BlockingTransport, responses, run
 from memoro.errors import MemoroError
 from memoro.jobs_watch import AsyncJobsWatch
 from memoro.methods import Method, Q, R
+from memoro.patience import streamed
 from memoro.transport import Transport
 from memoro.types import JobUpdate
 
@@ -90,11 +91,14 @@ class _InterruptibleTransport:
         return await self._inner.unary(method, request, timeout)
 
     async def stream(self, method: Method[Q, R], request: Q, timeout: float | None = None) -> AsyncGenerator[R, None]:
-        self._call = self._inner.open_stream(method, request, timeout)
-        if self._interrupted.is_set():
-            self._call.cancel()
+        def call(seconds: float) -> AsyncGenerator[R, None]:
+            self._call = self._inner.open_stream(method, request, seconds)
+            if self._interrupted.is_set():
+                self._call.cancel()
+            return responses(self._call)
+
         try:
-            async with aclosing(responses(self._call)) as messages:
+            async with aclosing(streamed(call, self._inner.patience(method, timeout), self.sleep)) as messages:
                 async for message in messages:
                     yield message
         except MemoroError:

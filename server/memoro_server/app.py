@@ -30,6 +30,7 @@ from memoro_server.interceptors.deadline import DeadlineInterceptor
 from memoro_server.interceptors.drain import DrainInterceptor
 from memoro_server.interceptors.errors import ErrorsInterceptor
 from memoro_server.interceptors.parsing import ParsingInterceptor
+from memoro_server.interceptors.rate_limit import RateLimitInterceptor
 from memoro_server.interceptors.request_id import RequestIdInterceptor
 from memoro_server.interceptors.standing import StandingInterceptor
 from memoro_server.interceptors.telemetry import TelemetryInterceptor
@@ -159,8 +160,14 @@ class MemoroServer:
             self._standing,
             DeadlineInterceptor(),
             ParsingInterceptor(),
+            *self._limits(container),
             ValidationInterceptor(rules),
         )
+
+    def _limits(self, container: Container) -> Sequence[Interceptor]:
+        if not container.settings.limits:
+            return ()
+        return (RateLimitInterceptor(container.limiter, container.clock, self._metrics),)
 
     def _servicers(self, container: Container, rules: Rules) -> Servicers:
         settings = container.settings

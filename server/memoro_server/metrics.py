@@ -49,6 +49,12 @@ class ServerMetrics:
             registry=self.registry,
             multiprocess_mode="livesum",
         )
+        self._refused = Counter(
+            "memoro_limits_refused",
+            "Calls beyond a limit: refused, or in shadow mode let pass.",
+            ("tier", "limit", "mode"),
+            registry=self.registry,
+        )
         self.database_connections = Gauge(
             "memoro_database_connections",
             "Connections of the pool to PostgreSQL: open, and of these lent at the moment.",
@@ -72,3 +78,7 @@ class ServerMetrics:
     def of_method(self, path: str) -> MethodMetrics:
         """The numbers of one method."""
         return MethodMetrics(path, self._calls, self._seconds)
+
+    def refused(self, tier: str, limit: str, *, shadow: bool) -> None:
+        """Counts a call that was beyond a limit of its tenant's tier."""
+        self._refused.labels(tier=tier, limit=limit, mode="shadow" if shadow else "refuse").inc()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
@@ -13,9 +13,12 @@ import grpc.aio
 from google.rpc import error_details_pb2, status_pb2
 
 from memoro.v1 import jobs_service_pb2
+from memoro_core.clock import SystemClock
 from memoro_core.errors import Code, MemoroError, Reason
 from memoro_core.ids import ApiKeyId, TenantId, new_id
+from memoro_core.limits.limiter import Unlimited
 from memoro_core.limits.model import NO_LIMITS
+from memoro_core.limits.ports import Limiter
 from memoro_core.tenancy.model import FREE_TIER, Principal, Scope
 from memoro_server.call import Call
 from memoro_server.interceptors.authentication import AuthenticationInterceptor
@@ -23,6 +26,7 @@ from memoro_server.interceptors.deadline import DeadlineInterceptor
 from memoro_server.interceptors.drain import DrainInterceptor
 from memoro_server.interceptors.errors import ErrorsInterceptor
 from memoro_server.interceptors.parsing import ParsingInterceptor
+from memoro_server.interceptors.rate_limit import RateLimitInterceptor
 from memoro_server.interceptors.request_id import RequestIdInterceptor
 from memoro_server.interceptors.telemetry import TelemetryInterceptor
 from memoro_server.interceptors.validation import ValidationInterceptor
@@ -42,6 +46,9 @@ Stream = Callable[[Any, Call], AsyncIterator[Any]]
 class OneKey:
     """Knows the key `good`, with every scope but admin, and `reader`, which may only read."""
 
+    def __init__(self, *, shadow: bool) -> None:
+        self._limits = replace(NO_LIMITS, shadow=shadow)
+
     async def authenticate(self, authorization: str | None) -> Principal:
         scopes = {
             "Bearer good": frozenset({Scope.READ, Scope.WRITE, Scope.JOBS}),
@@ -49,7 +56,7 @@ class OneKey:
         }.get(authorization or "")
         if scopes is None:
             raise MemoroError(Code.UNAUTHENTICATED, Reason.CREDENTIALS_INVALID, "the key is not valid")
-        return Principal(TenantId(new_id()), ApiKeyId(new_id()), scopes, FREE_TIER, NO_LIMITS)
+        return Principal(TenantId(new_id()), ApiKeyId(new_id()), scopes, FREE_TIER, self._limits)
 
 
 class ScriptedJobs:
@@ -152,7 +159,9 @@ async def _no_stream(request: Any, call: Call) -> AsyncIterator[Any]:
 
 
 @asynccontextmanager
-async def serving(unary: Unary = _nothing, stream: Stream = _no_stream) -> AsyncIterator[Scripted]:
+async def serving(
+    unary: Unary = _nothing, stream: Stream = _no_stream, *, limiter: Limiter | None = None, shadow: bool = False
+) -> AsyncIterator[Scripted]:
     """A server on a free port, and a channel to it."""
     metrics, drain = ServerMetrics(), DrainInterceptor()
     interceptors = (
@@ -160,9 +169,10 @@ async def serving(unary: Unary = _nothing, stream: Stream = _no_stream) -> Async
         TelemetryInterceptor(metrics),
         ErrorsInterceptor(),
         drain,
-        AuthenticationInterceptor(OneKey()),
+        AuthenticationInterceptor(OneKey(shadow=shadow)),
         DeadlineInterceptor(),
         ParsingInterceptor(),
+        RateLimitInterceptor(limiter or Unlimited(), SystemClock(), metrics),
         ValidationInterceptor(Rules()),
     )
     server = grpc.aio.server()

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from memoro.cli.amounts import in_words
-from memoro.errors import InsufficientCredits, MemoroError
+from memoro.errors import DailyLimit, InsufficientCredits, MemoroError, QuotaExceeded
 
 Column = str | Callable[[Any], Any]
 """The path of an attribute, or what makes a cell of a value."""
@@ -120,6 +120,10 @@ def describe(error: MemoroError) -> str:
         text += "; " + "; ".join(others)
     if error.retry_after:
         text += f"; try again in {error.retry_after:g} s"
+    elif isinstance(error, QuotaExceeded):
+        text += "; delete some, or ask an operator for more"
+    elif isinstance(error, DailyLimit):
+        text += "; wait for the next day, or ask an operator for more"
     return text
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Concatenate, ParamSpec
 import typer
 
 from memoro.cli.output import Output, describe, fail
-from memoro.endpoint import DEFAULT_ENDPOINT, Tls, from_environment
+from memoro.endpoint import DEFAULT_ENDPOINT, Tls, from_environment, waits_from_environment
 from memoro.errors import MemoroError, Unavailable
 from memoro.sync_client import Client
 
@@ -63,7 +63,7 @@ def open_client(endpoint: str, api_key: str, ca_file: Path | None) -> Client:
     tls = from_environment()[2]
     if ca_file is not None:
         tls = replace(tls or Tls(), ca_file=ca_file)
-    return Client(endpoint, api_key=api_key or None, tls=tls)
+    return Client(endpoint, api_key=api_key or None, tls=tls, wait_for_limits=waits_from_environment())
 
 
 @contextmanager

@@ -474,6 +474,19 @@ def test_failures_take_one_line(memoro: CommandLine) -> None:
 
 
 @pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [
+        ("DAILY_LIMIT", "wait for the next day, or ask an operator for more"),
+        ("QUOTA_EXCEEDED", "delete some, or ask an operator for more"),
+    ],
+)
+def test_a_limit_that_no_wait_helps_against_says_what_does(memoro: CommandLine, reason: str, remedy: str) -> None:
+    memoro.server.script("CreateMemory", Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, reason, "no more"))
+    told = memoro("add", "x", "-u", "ann", code=1).stderr
+    assert told == f"error: no more ({reason}); {remedy}\n"
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ("add", "-u", "ann"),
