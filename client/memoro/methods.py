@@ -169,6 +169,8 @@ METHODS: tuple[Method[Any, Any], ...] = (
     ROTATE_API_KEY,
     LIST_API_KEYS,
     REVOKE_API_KEY,
+    LIST_TIERS,
+    PUT_TIER,
     GET_WORKERS,
     PAUSE_QUEUE,
     RESUME_QUEUE,
