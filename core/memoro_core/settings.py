@@ -91,6 +91,12 @@ class Settings(BaseSettings):
     """How long calls under way may go on after that."""
     max_message_bytes: int = Field(default=8 * 1024 * 1024, ge=64 * 1024)
     max_connection_age: float = Field(default=1800.0, gt=0)
+    max_connection_idle: float = Field(default=300.0, ge=1)
+    """How long a connection without a call is kept."""
+    max_connection_streams: int = Field(default=4096, ge=1, le=100_000)
+    """Calls at once on one connection."""
+    handshake_timeout: float = Field(default=20.0, ge=1)
+    """How long a client may take to set up its connection, TLS included."""
     keepalive_min_interval: float = Field(default=10.0, gt=0)
     """The shortest interval at which a client may ping."""
     watch_heartbeat: float = Field(default=15.0, gt=0)

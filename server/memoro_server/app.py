@@ -62,8 +62,8 @@ WEBHOOKS: Final = webhooks_service_pb2.DESCRIPTOR.services_by_name["WebhooksServ
 HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"]
 REFLECTION: Final = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 
-_MAX_STREAMS: Final = 4096
-"""Calls at once on one connection."""
+_MAX_METADATA_BYTES: Final = 16 * 1024
+"""A bearer token of some size is in it."""
 _MAX_PENDING: Final = 10_000
 """Calls that may wait to be looked at: a burst of as many callers."""
 _AGE_GRACE: Final = 150.0
@@ -208,7 +208,12 @@ def _options(settings: Settings, *, shared_port: bool) -> Sequence[tuple[str, in
         ("grpc.so_reuseport", int(shared_port)),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
-        ("grpc.max_concurrent_streams", _MAX_STREAMS),
+        ("grpc.max_concurrent_streams", settings.max_connection_streams),
+        # One number for both: between the two, gRPC refuses at random.
+        ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
+        ("grpc.server_handshake_timeout_ms", _milliseconds(settings.handshake_timeout)),
+        ("grpc.max_connection_idle_ms", _milliseconds(settings.max_connection_idle)),
         # Beyond its own limits gRPC refuses calls at random, with a bare CANCELLED: a burst must fit in.
         ("grpc.server.max_pending_requests", _MAX_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", 3 * _MAX_PENDING),
