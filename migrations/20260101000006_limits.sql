@@ -204,6 +204,7 @@ CREATE TABLE audit_events (
 COMMENT ON TABLE audit_events IS 'What operators did or tried, and what was done to credentials. Append only.';
 COMMENT ON COLUMN audit_events.tenant_id IS 'Whom it was about; zeros: the whole deployment.';
 CREATE INDEX audit_events_by_tenant ON audit_events (tenant_id, event_id);
+CREATE INDEX audit_events_by_method ON audit_events (method, event_id);
 CREATE INDEX audit_events_by_age ON audit_events (at);
 GRANT SELECT, INSERT, DELETE ON audit_events TO memoro_system;
 

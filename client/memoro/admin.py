@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 from datetime import date, datetime
 
-from memoro import convert, convert_billing, methods, requests, wire
+from memoro import convert, convert_billing, methods, paging, requests, wire
 from memoro.enums import AiOperation, AlertSeverity, BudgetScope, DiagnosisStatus, JobKind, JobState
 from memoro.tenants import AsyncKeys, AsyncTenants
 from memoro.tiers import AsyncTiers
@@ -13,6 +13,7 @@ from memoro.transport import Transport
 from memoro.types import (
     AiCosts,
     AlertChannelResult,
+    AuditEvent,
     ClearResult,
     Diagnosis,
     LedgerVerification,
@@ -125,6 +126,35 @@ class AsyncAdmin:
         )
         response = await self._transport.unary(methods.TRIGGER_PROCESSING, request, timeout)
         return TriggerResult(response.released, response.due)
+
+    def audit(
+        self,
+        *,
+        tenant_id: str = "",
+        method: str = "",
+        from_time: datetime | None = None,
+        until_time: datetime | None = None,
+        limit: int | None = None,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[AuditEvent, None]:
+        """What operators did or tried, and what was done to credentials, newest first; all that is given must hold.
+
+        `method` is `AdminService/CreateApiKey`; `until_time` itself is not in.
+        """
+        return paging.items(
+            self._transport,
+            methods.LIST_AUDIT_EVENTS,
+            admin_service_pb2.ListAuditEventsRequest(
+                tenant_id=tenant_id,
+                method=method,
+                from_time=wire.timestamp("from_time", from_time),
+                until_time=wire.timestamp("until_time", until_time),
+            ),
+            lambda response: response.events,
+            convert.audit_event,
+            limit=limit,
+            timeout=timeout,
+        )
 
     async def ai_costs(
         self, day: date | None = None, *, tenant_id: str = "", recent: int = 0, timeout: float | None = None

@@ -183,6 +183,22 @@ def api_key(message: admin_pb2.ApiKey) -> types.ApiKey:
     )
 
 
+def audit_event(message: admin_pb2.AuditEvent) -> types.AuditEvent:
+    return types.AuditEvent(
+        id=message.id,
+        event_time=time_of(message, "event_time"),
+        method=message.method,
+        code=message.code,
+        reason=message.reason,
+        actor_tenant_id=message.actor_tenant_id,
+        actor_api_key_id=message.actor_api_key_id,
+        actor_subject=message.actor_subject,
+        tenant_id=message.tenant_id,
+        request=message.request,
+        request_id=message.request_id,
+    )
+
+
 def worker(message: admin_pb2.Worker) -> types.Worker:
     return types.Worker(
         id=message.id,

@@ -77,6 +77,7 @@ LIST_API_KEYS = Method(f"{_ADMIN}/ListApiKeys", admin.ListApiKeysRequest, admin.
 REVOKE_API_KEY = Method(f"{_ADMIN}/RevokeApiKey", admin.RevokeApiKeyRequest, admin.RevokeApiKeyResponse)
 LIST_TIERS = Method(f"{_ADMIN}/ListTiers", admin.ListTiersRequest, admin.ListTiersResponse)
 PUT_TIER = Method(f"{_ADMIN}/PutTier", admin.PutTierRequest, admin.PutTierResponse)
+LIST_AUDIT_EVENTS = Method(f"{_ADMIN}/ListAuditEvents", admin.ListAuditEventsRequest, admin.ListAuditEventsResponse)
 GET_WORKERS = Method(f"{_ADMIN}/GetWorkers", admin.GetWorkersRequest, admin.GetWorkersResponse)
 PAUSE_QUEUE = Method(f"{_ADMIN}/PauseQueue", admin.PauseQueueRequest, admin.PauseQueueResponse)
 RESUME_QUEUE = Method(f"{_ADMIN}/ResumeQueue", admin.ResumeQueueRequest, admin.ResumeQueueResponse)
@@ -171,6 +172,7 @@ METHODS: tuple[Method[Any, Any], ...] = (
     REVOKE_API_KEY,
     LIST_TIERS,
     PUT_TIER,
+    LIST_AUDIT_EVENTS,
     GET_WORKERS,
     PAUSE_QUEUE,
     RESUME_QUEUE,

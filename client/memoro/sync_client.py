@@ -213,6 +213,7 @@ class Admin(Facade[AsyncAdmin]):
     requeue_jobs = blocking(AsyncAdmin.requeue_jobs)
     clear_queue = blocking(AsyncAdmin.clear_queue)
     trigger_processing = blocking(AsyncAdmin.trigger_processing)
+    audit = iterating(AsyncAdmin.audit)
     ai_costs = blocking(AsyncAdmin.ai_costs)
     breakers = blocking(AsyncAdmin.breakers)
     reset_breaker = blocking(AsyncAdmin.reset_breaker)

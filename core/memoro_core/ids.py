@@ -17,6 +17,7 @@ WebhookEndpointId = NewType("WebhookEndpointId", UUID)
 EventId = NewType("EventId", UUID)
 GrantId = NewType("GrantId", UUID)
 AlertId = NewType("AlertId", UUID)
+AuditEventId = NewType("AuditEventId", UUID)
 UserId = NewType("UserId", str)
 """The caller's own name for one of its users; opaque, unique within a tenant."""
 ConversationId = NewType("ConversationId", str)

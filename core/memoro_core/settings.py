@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from email.errors import HeaderParseError
 from email.headerregistry import Address
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -53,6 +55,30 @@ def _listed(value: object) -> object:
     return from_json(value) if value.startswith("[") else [part.strip() for part in value.split(",") if part.strip()]
 
 
+def _key_set_place(place: str) -> str:
+    """Plain HTTP could give anyone's keys for the issuer's."""
+    scheme, separator, _ = place.partition("://")
+    if not separator:
+        if not place:
+            raise ValueError("must be an https URL or the path of a file")
+        return place
+    url = urlsplit(place)
+    if url.username or url.password:
+        raise ValueError("must be without user and password")
+    if not url.hostname or (scheme.lower(), _is_this_machine(url.hostname)) not in _SAFE_PLACES:
+        raise ValueError("must be an https URL, http for this machine only, or the path of a file")
+    return scheme.lower() + separator + place[len(scheme) + len(separator) :]
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+_SAFE_PLACES: Final = frozenset({("https", True), ("https", False), ("http", True)})
+TokenAlgorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 EmailAddress = Annotated[str, AfterValidator(_email_address)]
 
 
@@ -102,6 +128,20 @@ class Settings(BaseSettings):
     watch_heartbeat: float = Field(default=15.0, gt=0)
     auth_cache_ttl: float = Field(default=1.0, gt=0, le=1.0)
     """How long a key's standing and its tenant's limits are remembered while no change to them is heard."""
+    jwt_issuer: str | None = Field(default=None, min_length=1)
+    """Whose JSON Web Tokens are taken beside API keys: their claim `iss`. Needs the next two."""
+    jwt_audience: str | None = Field(default=None, min_length=1)
+    """What their claim `aud` must name."""
+    jwt_jwks: Annotated[str, AfterValidator(_key_set_place)] | None = None
+    """Where the issuer's public keys are: an https URL, http on this machine only, or the path of a file."""
+    jwt_tenant_claim: str = Field(default="memoro_tenant", min_length=1)
+    """The claim that names the tenant, by its id or its name."""
+    jwt_scope_claim: str = Field(default="scope", min_length=1)
+    """The claim with the scopes: a text with spaces between, or a list."""
+    jwt_algorithms: Annotated[tuple[TokenAlgorithm, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        default=("RS256", "ES256", "EdDSA"), min_length=1
+    )
+    """The algorithms that tokens may be signed with."""
 
     limits: bool = True
     """Whether callers are limited in how much they may do at once and in a day."""
@@ -141,6 +181,9 @@ class Settings(BaseSettings):
     """How long jobs are kept that succeeded or were cancelled, where their tier does not say."""
     kept_failed: float = Field(default=30 * 86_400.0, ge=3600)
     """How long failed jobs are kept, where their tier does not say."""
+
+    audit_retention: float = Field(default=400 * 86_400.0, ge=86_400)
+    """How long the audit log is kept."""
 
     margin_basis_points: int = Field(default=5_000, ge=0, le=100_000)
     """What is added to what providers charge, in hundredths of a percent; a job keeps the one it was accepted with."""
@@ -216,6 +259,8 @@ class Settings(BaseSettings):
             raise ValueError("MEMORO_TLS_CERT_FILE and MEMORO_TLS_KEY_FILE go together: set both or neither")
         if self.tls_client_ca_file is not None and self.tls_cert_file is None:
             raise ValueError("MEMORO_TLS_CLIENT_CA_FILE needs MEMORO_TLS_CERT_FILE and MEMORO_TLS_KEY_FILE")
+        if len({self.jwt_issuer is None, self.jwt_audience is None, self.jwt_jwks is None}) > 1:
+            raise ValueError("MEMORO_JWT_ISSUER, MEMORO_JWT_AUDIENCE and MEMORO_JWT_JWKS go together: set all or none")
         if self.job_heartbeat * 2 >= self.job_lease:
             raise ValueError("MEMORO_JOB_LEASE must be more than twice MEMORO_JOB_HEARTBEAT")
         if "openai" in (self.embedding_provider, self.extraction_provider) and self.openai_api_key is None:

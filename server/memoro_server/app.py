@@ -25,6 +25,7 @@ from memoro_core.container import Container
 from memoro_core.settings import Settings
 from memoro_core.tasks import end_task
 from memoro_server.interceptors import Interceptor
+from memoro_server.interceptors.audit import AuditInterceptor
 from memoro_server.interceptors.authentication import AuthenticationInterceptor
 from memoro_server.interceptors.deadline import DeadlineInterceptor
 from memoro_server.interceptors.drain import DrainInterceptor
@@ -41,6 +42,7 @@ from memoro_server.monitor import Monitor
 from memoro_server.router import Router, Servicers
 from memoro_server.rules import Rules
 from memoro_server.servicers.admin import AdminServicer
+from memoro_server.servicers.audit import AuditServicer
 from memoro_server.servicers.billing import BillingServicer
 from memoro_server.servicers.diagnosis import DiagnosisServicer
 from memoro_server.servicers.graph import GraphServicer
@@ -156,6 +158,7 @@ class MemoroServer:
             TelemetryInterceptor(self._metrics),
             ErrorsInterceptor(),
             self._drain,
+            AuditInterceptor(container.audit),
             AuthenticationInterceptor(container.authenticator),
             self._standing,
             DeadlineInterceptor(),
@@ -187,6 +190,7 @@ class MemoroServer:
             ADMIN: (
                 AdminServicer(container.tenancy, container.clock),
                 TiersServicer(container.tiers),
+                AuditServicer(container.audit),
                 QueuesServicer(container.operations),
                 DiagnosisServicer(container.diagnosis),
                 SpendingServicer(

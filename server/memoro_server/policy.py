@@ -76,13 +76,14 @@ POLICIES: Final[Mapping[str, Policy]] = {
     _ADMIN + "UpdateTenant": Policy(Scope.ADMIN, _ADMINISTER, 1, True, 30.0),
     _ADMIN + "SuspendTenant": Policy(Scope.ADMIN, _ADMINISTER, 1, True, 30.0),
     _ADMIN + "ResumeTenant": Policy(Scope.ADMIN, _ADMINISTER, 1, True, 30.0),
-    # A repeated call finds the key but can't give its secret again, so a client must not repeat it unasked.
+    # A repeated call finds the key but can't give its secret again, so a client must not repeat these unasked.
     _ADMIN + "CreateApiKey": Policy(Scope.ADMIN, _ADMINISTER, 1, False, 30.0),
     _ADMIN + "RotateApiKey": Policy(Scope.ADMIN, _ADMINISTER, 1, False, 30.0),
     _ADMIN + "ListApiKeys": Policy(Scope.ADMIN, _ADMINISTER, 2, True, 30.0),
     _ADMIN + "RevokeApiKey": Policy(Scope.ADMIN, _ADMINISTER, 1, True, 30.0),
     _ADMIN + "ListTiers": Policy(Scope.ADMIN, _ADMINISTER, 1, True, 30.0),
     _ADMIN + "PutTier": Policy(Scope.ADMIN, _ADMINISTER, 1, True, 30.0),
+    _ADMIN + "ListAuditEvents": Policy(Scope.ADMIN, _ADMINISTER, 5, True, 30.0),
     _ADMIN + "GetWorkers": Policy(Scope.ADMIN, _ADMINISTER, 2, True, 30.0),
     _ADMIN + "PauseQueue": Policy(Scope.ADMIN, _ADMINISTER, 1, True, 30.0),
     _ADMIN + "ResumeQueue": Policy(Scope.ADMIN, _ADMINISTER, 1, True, 30.0),
@@ -112,3 +113,15 @@ POLICIES: Final[Mapping[str, Policy]] = {
     _HEALTH + "Watch": Policy(None, None, 0, True, _DAY, streaming=True),
     _REFLECTION + "ServerReflectionInfo": Policy(None, None, 0, True, 600.0, streaming=True),
 }
+
+_READING: Final = ("Get", "List", "Verify", "Diagnose")
+_OF_CREDENTIALS: Final = frozenset(
+    {_WEBHOOKS + "CreateWebhookEndpoint", _WEBHOOKS + "RotateWebhookSecret", _WEBHOOKS + "DeleteWebhookEndpoint"}
+)
+"""What tenants do to credentials themselves."""
+
+
+def is_audited(path: str, policy: Policy) -> bool:
+    """Whether calls of a method go into the audit log: those of operators that change something, and of credentials."""
+    name = path.rpartition("/")[2]
+    return path in _OF_CREDENTIALS or (policy.scope is Scope.ADMIN and not name.startswith(_READING))

@@ -223,6 +223,7 @@ TABLE: dict[str, Row] = {
         ),
         denied,
     ),
+    ADMIN + "ListAuditEvents": Row(lambda a: admin.ListAuditEventsRequest(tenant_id=a.tenant_id), denied),
     ADMIN + "GetWorkers": Row(lambda a: admin.GetWorkersRequest(), denied),
     ADMIN + "PauseQueue": Row(lambda a: admin.PauseQueueRequest(), denied),
     ADMIN + "ResumeQueue": Row(lambda a: admin.ResumeQueueRequest(), denied),

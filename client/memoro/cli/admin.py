@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from memoro.cli import alerts, doctor, processing, tiers
+from memoro.cli import alerts, audit, doctor, processing, tiers
 from memoro.cli.options import choices, duration, moment
 from memoro.cli.output import Column
 from memoro.cli.session import Session, connected
@@ -30,6 +30,7 @@ for command in (
     processing.trigger,
 ):
     app.command()(command)
+app.command()(audit.audit)
 app.command("test-alert")(alerts.send_test_alert)
 app.command()(doctor.doctor)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from memoro.types.admin import (
     ApiKey,
+    AuditEvent,
     ClearResult,
     Diagnosis,
     NewApiKey,
@@ -56,6 +57,7 @@ __all__ = [
     "AlertChannelResult",
     "ApiKey",
     "ArmScore",
+    "AuditEvent",
     "Balance",
     "ClearResult",
     "ConversationHandle",

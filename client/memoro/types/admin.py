@@ -60,6 +60,30 @@ class RotatedApiKey:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """Something that an operator did or tried, or that was done to a credential."""
+
+    id: str
+    event_time: datetime | None
+    method: str
+    """`AdminService/CreateApiKey`."""
+    code: str
+    """How it ended: OK, or the name of another status code."""
+    reason: str
+    """That of a call which failed."""
+    actor_tenant_id: str
+    actor_api_key_id: str
+    """The API key that was shown; "": another kind of credential."""
+    actor_subject: str
+    """The subject of the token that was shown."""
+    tenant_id: str
+    """Whom it was about; "": the whole deployment."""
+    request: str
+    """JSON without texts and secrets, cut to 4 KiB."""
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunningJob:
     """A job under way, without anything of what it works on."""
 

@@ -95,6 +95,11 @@ class AdminServiceStub(object):
                 request_serializer=memoro_dot_v1_dot_admin__service__pb2.PutTierRequest.SerializeToString,
                 response_deserializer=memoro_dot_v1_dot_admin__service__pb2.PutTierResponse.FromString,
                 _registered_method=True)
+        self.ListAuditEvents = channel.unary_unary(
+                '/memoro.v1.AdminService/ListAuditEvents',
+                request_serializer=memoro_dot_v1_dot_admin__service__pb2.ListAuditEventsRequest.SerializeToString,
+                response_deserializer=memoro_dot_v1_dot_admin__service__pb2.ListAuditEventsResponse.FromString,
+                _registered_method=True)
         self.GetWorkers = channel.unary_unary(
                 '/memoro.v1.AdminService/GetWorkers',
                 request_serializer=memoro_dot_v1_dot_admin__service__pb2.GetWorkersRequest.SerializeToString,
@@ -251,6 +256,13 @@ class AdminServiceServicer(object):
 
     def PutTier(self, request, context):
         """Sets what the tenants of a tier may do, everywhere within 250 ms; a tier that is not there is made.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAuditEvents(self, request, context):
+        """Lists what operators did or tried, and what was done to credentials, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -418,6 +430,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.PutTier,
                     request_deserializer=memoro_dot_v1_dot_admin__service__pb2.PutTierRequest.FromString,
                     response_serializer=memoro_dot_v1_dot_admin__service__pb2.PutTierResponse.SerializeToString,
+            ),
+            'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEvents,
+                    request_deserializer=memoro_dot_v1_dot_admin__service__pb2.ListAuditEventsRequest.FromString,
+                    response_serializer=memoro_dot_v1_dot_admin__service__pb2.ListAuditEventsResponse.SerializeToString,
             ),
             'GetWorkers': grpc.unary_unary_rpc_method_handler(
                     servicer.GetWorkers,
@@ -815,6 +832,33 @@ class AdminService(object):
             '/memoro.v1.AdminService/PutTier',
             memoro_dot_v1_dot_admin__service__pb2.PutTierRequest.SerializeToString,
             memoro_dot_v1_dot_admin__service__pb2.PutTierResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/memoro.v1.AdminService/ListAuditEvents',
+            memoro_dot_v1_dot_admin__service__pb2.ListAuditEventsRequest.SerializeToString,
+            memoro_dot_v1_dot_admin__service__pb2.ListAuditEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,8 @@ class AdminServiceStub:
     """Lists the tiers by their weight: what their tenants may do."""
     PutTier: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.PutTierRequest, _admin_service_pb2.PutTierResponse]
     """Sets what the tenants of a tier may do, everywhere within 250 ms; a tier that is not there is made."""
+    ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListAuditEventsRequest, _admin_service_pb2.ListAuditEventsResponse]
+    """Lists what operators did or tried, and what was done to credentials, newest first."""
     GetWorkers: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetWorkersRequest, _admin_service_pb2.GetWorkersResponse]
     """Tells which workers run, since when and on what, and how the queues stand."""
     PauseQueue: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.PauseQueueRequest, _admin_service_pb2.PauseQueueResponse]
@@ -123,6 +125,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Lists the tiers by their weight: what their tenants may do."""
     PutTier: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.PutTierRequest, _admin_service_pb2.PutTierResponse]  # type: ignore[assignment]
     """Sets what the tenants of a tier may do, everywhere within 250 ms; a tier that is not there is made."""
+    ListAuditEvents: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListAuditEventsRequest, _admin_service_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
+    """Lists what operators did or tried, and what was done to credentials, newest first."""
     GetWorkers: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetWorkersRequest, _admin_service_pb2.GetWorkersResponse]  # type: ignore[assignment]
     """Tells which workers run, since when and on what, and how the queues stand."""
     PauseQueue: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.PauseQueueRequest, _admin_service_pb2.PauseQueueResponse]  # type: ignore[assignment]
@@ -256,6 +260,14 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.PutTierResponse, _abc.Awaitable[_admin_service_pb2.PutTierResponse]]:
         """Sets what the tenants of a tier may do, everywhere within 250 ms; a tier that is not there is made."""
+
+    @_abc_1.abstractmethod
+    def ListAuditEvents(
+        self,
+        request: _admin_service_pb2.ListAuditEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListAuditEventsResponse, _abc.Awaitable[_admin_service_pb2.ListAuditEventsResponse]]:
+        """Lists what operators did or tried, and what was done to credentials, newest first."""
 
     @_abc_1.abstractmethod
     def GetWorkers(

@@ -59,12 +59,12 @@ class AlertService:
             severity=severity,
             title=message or TEST_TITLE,
             created_at=now,
-            details={"api_key_id": str(principal.api_key_id)},
+            details=principal.credential,
         )
         results = await self._router.send(alert)
         _log.info(
             "test_alert_sent",
-            api_key_id=str(principal.api_key_id),
+            **principal.credential,
             delivered=[result.channel for result in results if result.delivered],
             failed=[result.channel for result in results if result.failed],
         )

@@ -50,7 +50,7 @@ class BreakerService:
             raise invalid_field("user_id", "a budget of the scope USER is for each user of the tenant")
         now = self._clock.now()
         await self._store.set_limit(key, limit, self._calendar.day(now), _request(principal, idempotency), now=now)
-        _log.info("budget_set", **_named(key), limit=limit, api_key_id=str(principal.api_key_id))
+        _log.info("budget_set", **_named(key), limit=limit, **principal.credential)
         return await self.status(key)
 
     async def breakers(self, tenant_id: TenantId | None = None) -> Sequence[BreakerStatus]:
@@ -78,7 +78,7 @@ class BreakerService:
         status = await self.status(key)
         if status is None:
             raise budget_not_found(key)
-        _log.info("breaker_reset", **_named(key), limit=status.budget.ceiling, api_key_id=str(principal.api_key_id))
+        _log.info("breaker_reset", **_named(key), limit=status.budget.ceiling, **principal.credential)
         return status
 
     async def status(self, key: BudgetKey, day: date | None = None) -> BreakerStatus | None:

@@ -99,7 +99,7 @@ class PricingService:
         await self._book.load()
         _log.info(
             "price_set",
-            api_key_id=str(principal.api_key_id),
+            **principal.credential,
             provider=price.provider,
             model=price.model,
             operation=str(price.operation),

@@ -138,4 +138,4 @@ async def _as_asked(work: Awaitable[R], idempotency: Idempotency | None) -> R:
 def _tell(action: str, principal: Principal, tenant_id: TenantId, **what: object) -> None:
     """One line for the audit: what was done, to whose money, and by whose key."""
     shown = {name: value for name, value in what.items() if value is not None}
-    _log.info(action, api_key_id=str(principal.api_key_id), tenant_id=str(tenant_id), **shown)
+    _log.info(action, **principal.credential, tenant_id=str(tenant_id), **shown)

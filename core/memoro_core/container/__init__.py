@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from memoro_core.alerts.delivery import AlertDeliverer
 from memoro_core.alerts.queue_monitor import QueueMonitor
 from memoro_core.alerts.service import AlertService
+from memoro_core.audit.service import AuditService
 from memoro_core.billing.breaker_service import BreakerService
 from memoro_core.billing.pricing import PricingService
 from memoro_core.billing.service import BillingService
 from memoro_core.billing.usage import UsageService
 from memoro_core.clock import Clock
 from memoro_core.container.billing import Billing, open_billing
+from memoro_core.container.callers import open_authenticator
 from memoro_core.container.diagnosis import open_diagnosis
 from memoro_core.container.ground import Ground, open_ground
 from memoro_core.container.jobs import JobEngine, MakeHandlers, open_job_engine, open_lease_store
@@ -39,6 +41,7 @@ from memoro_core.memory.priority import PriorityRule
 from memoro_core.memory.search import SearchService
 from memoro_core.memory.service import MemoryService
 from memoro_core.memory.words import WordVectors
+from memoro_core.postgres.audit_store import PostgresAuditStore
 from memoro_core.postgres.credit_holds import CreditHolds
 from memoro_core.postgres.database import Database
 from memoro_core.postgres.graph_store import PostgresGraphStore
@@ -105,6 +108,7 @@ class Container:
     queue_monitor: QueueMonitor
 
     diagnosis: DiagnosisService
+    audit: AuditService
 
     limiter: Limiter
     open_streams: OpenStreams
@@ -128,9 +132,11 @@ async def open_container(
         billing = await open_billing(ground, stack)
         engine = await open_job_engine(ground, billing, stack, takes_jobs=takes_jobs, handlers=handlers)
         tenants = PostgresTenancyStore(ground.database)
-        authenticator = Authenticator(tenants, ground.clock, ttl=settings.auth_cache_ttl)
+        authenticator = await open_authenticator(ground, tenants, stack, takes_calls=not takes_jobs)
         notices = await open_notices(ground, billing, stack)
         limiting = await open_limits(ground, stack, serves=not takes_jobs)
+        audit = AuditService(PostgresAuditStore(ground.database), ground.clock)
+        stack.push_async_callback(audit.close)
         yield Container(
             settings=settings,
             clock=ground.clock,
@@ -141,6 +147,7 @@ async def open_container(
             tenancy=TenancyService(tenants, ground.clock),
             tiers=TierService(PostgresTierStore(ground.database), ground.clock),
             authenticator=authenticator,
+            audit=audit,
             policy_changes=PolicyChanges(settings, authenticator),
             memories=_memories(ground, billing, engine, authenticator, stack),
             search=_search(ground, billing),

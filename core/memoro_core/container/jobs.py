@@ -35,6 +35,7 @@ from memoro_core.memory.enrichment import EnrichmentHandler, RelationLimit
 from memoro_core.memory.finding import GraphFinder
 from memoro_core.memory.relating import RelatingHandler
 from memoro_core.postgres.answer_store import PostgresAnswerStore
+from memoro_core.postgres.audit_store import PostgresAuditStore
 from memoro_core.postgres.deferral_store import PostgresDeferralStore
 from memoro_core.postgres.enrichment_store import PostgresEnrichmentStore
 from memoro_core.postgres.feed_store import PostgresFeedStore
@@ -159,7 +160,12 @@ def _recurring(ground: Ground, billing: Billing) -> Recurring:
     retention = Retention(
         PostgresRetentionStore(database),
         PostgresRequestStore(database),
-        RetentionPolicy(timedelta(seconds=settings.kept_succeeded), timedelta(seconds=settings.kept_failed)),
+        PostgresAuditStore(database),
+        RetentionPolicy(
+            timedelta(seconds=settings.kept_succeeded),
+            timedelta(seconds=settings.kept_failed),
+            timedelta(seconds=settings.audit_retention),
+        ),
     )
     schedules = [
         Schedule("retention", Cron(settings.retention_schedule, zone), retention.sweep),

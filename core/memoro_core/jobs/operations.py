@@ -235,7 +235,7 @@ def day_start(now: datetime, time_zone: tzinfo) -> datetime:
 def _tell(action: str, principal: Principal, **what: Any) -> None:
     """One line for the audit: what was done, to which jobs, and by whose key."""
     shown = {name: _shown(value) for name, value in what.items() if value is not None and value != ()}
-    _log.info(action, api_key_id=str(principal.api_key_id), **shown)
+    _log.info(action, **principal.credential, **shown)
 
 
 def _shown(value: Any) -> Any:

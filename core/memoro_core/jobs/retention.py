@@ -1,4 +1,4 @@
-"""Deletes what is old: ended jobs and their events, request ids, times of schedules, silent workers, budgets' days."""
+"""Deletes what is old: ended jobs and their events, request ids, the audit log, times of schedules, silent workers …"""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from memoro_core.audit.ports import AuditStore
 from memoro_core.idempotency import RETENTION, RequestStore
 from memoro_core.jobs.model import JobState
 from memoro_core.jobs.retention_ports import RetentionStore
@@ -17,6 +18,7 @@ _SUCCEEDED: Final = (JobState.SUCCEEDED, JobState.CANCELLED)
 _FAILED: Final = (JobState.FAILED,)
 _JOBS_AT_ONCE: Final = 1000
 _REQUESTS_AT_ONCE: Final = 10_000
+_EVENTS_AT_ONCE: Final = 10_000
 _KEPT_FIRES: Final = timedelta(days=30)
 _SILENT: Final = timedelta(hours=1)
 _KEPT_BUDGET_DAYS: Final = timedelta(days=90)
@@ -34,6 +36,7 @@ class RetentionPolicy:
 
     kept_succeeded: timedelta
     kept_failed: timedelta
+    kept_audit: timedelta
 
 
 class Retention:
@@ -43,9 +46,12 @@ class Retention:
     are not read each time; once a day it begins at the start, for tenants that have changed to another tier.
     """
 
-    def __init__(self, store: RetentionStore, requests: RequestStore, policy: RetentionPolicy) -> None:
+    def __init__(
+        self, store: RetentionStore, requests: RequestStore, audit: AuditStore, policy: RetentionPolicy
+    ) -> None:
         self._store = store
         self._requests = requests
+        self._audit = audit
         self._policy = policy
         self._swept_until: dict[tuple[str, Sequence[JobState]], datetime] = {}
         self._from_the_start_at: datetime | None = None
@@ -69,6 +75,7 @@ class Retention:
         budget_days = await self._store.forget_budget_days(before=(fire_at - _KEPT_BUDGET_DAYS).date())
         slots = await self._store.forget_relation_slots(before=fire_at - _KEPT_SLOTS)
         unit_days = await self._store.forget_unit_days(before=(fire_at - _KEPT_UNIT_DAYS).date())
+        audit_events = await self._forget_audit_events(before=fire_at - self._policy.kept_audit)
         _log.info(
             "swept",
             jobs=jobs,
@@ -78,6 +85,7 @@ class Retention:
             budget_days=budget_days,
             relation_slots=slots,
             unit_days=unit_days,
+            audit_events=audit_events,
         )
 
     async def _forget_jobs(self, tier: str, states: Sequence[JobState], *, ended_before: datetime) -> int:
@@ -90,6 +98,14 @@ class Retention:
             forgotten += count
             self._swept_until[key] = ended_until if count == _JOBS_AT_ONCE else ended_before
         return forgotten
+
+    async def _forget_audit_events(self, *, before: datetime) -> int:
+        forgotten = 0
+        while True:
+            count = await self._audit.forget(before=before, limit=_EVENTS_AT_ONCE)
+            forgotten += count
+            if count < _EVENTS_AT_ONCE:
+                return forgotten
 
     async def _forget_requests(self, *, made_before: datetime) -> int:
         forgotten = 0

@@ -17,7 +17,7 @@ from memoro_core.postgres.database import Database
 from memoro_core.postgres.limit_rows import limits_of, to_limits_json
 from memoro_core.postgres.queries import load_queries
 from memoro_core.tenancy.model import ApiKey, Scope, Tenant, TenantState, TierName
-from memoro_core.tenancy.ports import Credential, Request, Successor
+from memoro_core.tenancy.ports import Credential, Request, Standing, Successor
 from memoro_core.tenancy.service import api_key_not_found, tenant_exists, tenant_not_found
 from memoro_core.tenancy.tiers import tier_not_found
 
@@ -164,17 +164,19 @@ class PostgresTenancyStore:
         if row is None:
             return None
         return Credential(
-            tenant_id=row["tenant_id"],
             api_key_id=row["api_key_id"],
             secret_hash=row["secret_hash"],
             scopes=frozenset(map(Scope, row["scopes"])),
             expires_at=row["expires_at"],
             revoked_at=row["revoked_at"],
-            tier=TierName(row["tier"]),
-            limits=TenantLimits(limits_of(row["limits"]), row["limits_version"], row["shadow"]),
-            jobs_kept=row["jobs_kept"],
-            tenant_state=TenantState(row["state"]),
+            standing=_standing_of(row),
         )
+
+    async def find_standing(self, tenant: TenantId | str) -> Standing | None:
+        tenant_id, name = (None, tenant) if isinstance(tenant, str) else (tenant, None)
+        async with self._database.system_tx() as connection:
+            row = await connection.fetchrow(_SQL["find_standing"], tenant_id, name)
+        return _standing_of(row) if row else None
 
 
 @contextmanager
@@ -186,6 +188,17 @@ def _known(tier: TierName | None) -> Iterator[None]:
         if tier is None:
             raise
         raise tier_not_found(tier) from error
+
+
+def _standing_of(row: Record) -> Standing:
+    return Standing(
+        tenant_id=row["tenant_id"],
+        state=TenantState(row["state"]),
+        is_operator=row["is_operator"],
+        tier=TierName(row["tier"]),
+        limits=TenantLimits(limits_of(row["limits"]), row["limits_version"], row["shadow"]),
+        jobs_kept=row["jobs_kept"],
+    )
 
 
 def _tenant_of(row: Record) -> Tenant:

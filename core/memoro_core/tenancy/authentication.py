@@ -7,32 +7,35 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from memoro_core.clock import Clock
 from memoro_core.errors import Code, MemoroError, Reason
-from memoro_core.ids import TenantId
-from memoro_core.tenancy.keys import MAX_LENGTH, parse_key
-from memoro_core.tenancy.model import FREE_TIER, Principal, TenantState, TierName
-from memoro_core.tenancy.ports import TenancyStore
+from memoro_core.ids import ApiKeyId, TenantId
+from memoro_core.tenancy.keys import MAX_LENGTH, KeyText, parse_key
+from memoro_core.tenancy.model import FREE_TIER, Principal, Scope, TenantState, TierName
+from memoro_core.tenancy.ports import Standing, TenancyStore
+from memoro_core.tenancy.tokens import MAX_TOKEN_LENGTH, Token, TokenVerifier
 
 _MAX_REMEMBERED: Final = 10_000
 
 
 class Authenticator:
-    """Checks keys, and remembers each verdict for `ttl` seconds, or until it is told to forget it.
+    """Checks keys and tokens, and remembers each verdict for `ttl` seconds, or until it is told to forget it.
 
-    So it is a `PolicyCache`, and `ttl` is the poll behind what is pushed. Keys are remembered by their hash, refused
-    ones too; calls with one key that is not remembered share one look-up.
+    So it is a `PolicyCache`, and `ttl` is the poll behind what is pushed. Credentials are remembered by their hash,
+    refused ones too, and none beyond its own end; calls with one that is not remembered share one look-up.
     """
 
-    def __init__(self, store: TenancyStore, clock: Clock, *, ttl: float) -> None:
+    def __init__(self, store: TenancyStore, clock: Clock, *, ttl: float, tokens: TokenVerifier | None = None) -> None:
         self._store = store
         self._clock = clock
         self._ttl = ttl
+        self._tokens = tokens
         self._tiers: dict[TenantId, TierName] = {}
-        self._verdicts: OrderedDict[bytes, tuple[float, asyncio.Task[Principal | MemoroError]]] = OrderedDict()
+        self._verdicts: OrderedDict[bytes, tuple[float, asyncio.Task[_Known | MemoroError]]] = OrderedDict()
 
     def tier_of(self, tenant_id: TenantId) -> TierName:
         """The tier that a tenant had when it last called here; the lowest for one that never did."""
@@ -51,7 +54,7 @@ class Authenticator:
         self._verdicts.clear()
 
     async def authenticate(self, authorization: str | None) -> Principal:
-        """The caller behind `Bearer <key>`.
+        """The caller behind `Bearer <key>`, or a token in the place of the key.
 
         Raises CREDENTIALS_MISSING, CREDENTIALS_INVALID, TENANT_SUSPENDED, UNAVAILABLE.
         """
@@ -62,7 +65,7 @@ class Authenticator:
                 "no credentials: send metadata 'authorization: Bearer <key>'",
             )
         scheme, _, text = authorization.partition(" ")
-        if scheme.lower() != "bearer" or len(text) > MAX_LENGTH:
+        if scheme.lower() != "bearer" or len(text) > (MAX_LENGTH if self._tokens is None else MAX_TOKEN_LENGTH):
             raise _invalid()
         fingerprint = hashlib.sha256(text.encode()).digest()
         now = time.monotonic()
@@ -79,47 +82,75 @@ class Authenticator:
             if verdict.code is Code.UNAVAILABLE:
                 self._verdicts.pop(fingerprint, None)
             raise verdict.with_traceback(None)
-        return verdict
+        if _past(verdict.until, self._clock):
+            raise _invalid()
+        return verdict.principal
 
     def _drop(self, concerned: Callable[[Principal], bool]) -> None:
         for fingerprint, (_, task) in list(self._verdicts.items()):
             verdict = _verdict_of(task)
             # What is being looked up may have been read before the change. Refusals don't say whose they are.
-            if not isinstance(verdict, Principal) or concerned(verdict):
+            if not isinstance(verdict, _Known) or concerned(verdict.principal):
                 del self._verdicts[fingerprint]
 
-    async def _look_up(self, text: str) -> Principal | MemoroError:
-        key = parse_key(text)
-        if key is None:
-            return _invalid()
+    async def _look_up(self, text: str) -> _Known | MemoroError:
         try:
-            credential = await self._store.find_credential(key.prefix)
+            if (key := parse_key(text)) is not None:
+                return await self._look_up_key(key)
+            if self._tokens is not None and (token := await self._tokens.verify(text)) is not None:
+                return await self._look_up_token(token)
         except MemoroError as error:
             return error
+        return _invalid()
+
+    async def _look_up_key(self, key: KeyText) -> _Known | MemoroError:
+        credential = await self._store.find_credential(key.prefix)
         if credential is None or not key.matches(credential.secret_hash):
             return _invalid()
-        if credential.revoked_at is not None or _past(credential.expires_at, self._clock.now()):
+        if credential.revoked_at is not None or _past(credential.expires_at, self._clock):
             return _invalid()
-        if credential.tenant_state is TenantState.SUSPENDED:
+        return self._admitted(credential.standing, credential.scopes, credential.expires_at, credential.api_key_id)
+
+    async def _look_up_token(self, token: Token) -> _Known | MemoroError:
+        standing = await self._store.find_standing(token.tenant)
+        if standing is None:
+            return _invalid()
+        # Whatever the issuer says: only operators administer.
+        scopes = token.scopes if standing.is_operator else token.scopes - {Scope.ADMIN}
+        return self._admitted(standing, scopes, token.until, None, token.subject)
+
+    def _admitted(
+        self,
+        standing: Standing,
+        scopes: frozenset[Scope],
+        until: datetime | None,
+        api_key_id: ApiKeyId | None,
+        subject: str = "",
+    ) -> _Known | MemoroError:
+        if standing.state is TenantState.SUSPENDED:
             return MemoroError(Code.PERMISSION_DENIED, Reason.TENANT_SUSPENDED, "the tenant is suspended")
-        self._tiers[credential.tenant_id] = credential.tier
-        return Principal(
-            credential.tenant_id,
-            credential.api_key_id,
-            credential.scopes,
-            credential.tier,
-            credential.limits,
-            credential.jobs_kept,
+        self._tiers[standing.tenant_id] = standing.tier
+        principal = Principal(
+            standing.tenant_id, api_key_id, scopes, standing.tier, standing.limits, standing.jobs_kept, subject
         )
+        return _Known(principal, until)
 
 
-def _verdict_of(task: asyncio.Task[Principal | MemoroError]) -> Principal | MemoroError | None:
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A caller, and when its credential ends; None: never."""
+
+    principal: Principal
+    until: datetime | None
+
+
+def _verdict_of(task: asyncio.Task[_Known | MemoroError]) -> _Known | MemoroError | None:
     """None while it is being looked up, and when that failed."""
     return task.result() if task.done() and not task.cancelled() and task.exception() is None else None
 
 
-def _past(moment: datetime | None, now: datetime) -> bool:
-    return moment is not None and moment <= now
+def _past(moment: datetime | None, clock: Clock) -> bool:
+    return moment is not None and moment <= clock.now()
 
 
 def _invalid() -> MemoroError:

@@ -61,7 +61,7 @@ class Bootstrap:
         return (
             key is not None
             and credential is not None
-            and credential.tenant_id == tenant.id
+            and credential.standing.tenant_id == tenant.id
             and credential.revoked_at is None
             and key.matches(credential.secret_hash)
         )

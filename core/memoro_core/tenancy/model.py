@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -105,14 +105,21 @@ class RotatedKey:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls: the tenant and the key it showed, with what that key may do and what the tenant may.
+    """Who calls: the tenant and the credential it showed, with what that may do and what the tenant may.
 
-    `jobs_kept`: how long the tenant's ended jobs are kept; None: as the settings say.
+    The credential is an API key, or a token with a `subject`. `jobs_kept`: how long the tenant's ended jobs are kept;
+    None: as the settings say.
     """
 
     tenant_id: TenantId
-    api_key_id: ApiKeyId
+    api_key_id: ApiKeyId | None
     scopes: frozenset[Scope]
     tier: TierName
     limits: TenantLimits = NO_LIMITS
     jobs_kept: timedelta | None = None
+    subject: str = ""
+
+    @property
+    def credential(self) -> Mapping[str, str]:
+        """What it showed, as logs name it: `api_key_id` or `subject`."""
+        return {"subject": self.subject} if self.api_key_id is None else {"api_key_id": str(self.api_key_id)}

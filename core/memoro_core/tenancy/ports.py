@@ -15,19 +15,27 @@ from memoro_core.tenancy.model import ApiKey, Scope, Tenant, TenantState, Tier, 
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """What decides about the calls of a tenant, whatever it shows."""
+
+    tenant_id: TenantId
+    state: TenantState
+    is_operator: bool
+    tier: TierName
+    limits: TenantLimits
+    jobs_kept: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
 class Credential:
     """What is known of a key: enough to check what a caller shows."""
 
-    tenant_id: TenantId
     api_key_id: ApiKeyId
     secret_hash: bytes
     scopes: frozenset[Scope]
     expires_at: datetime | None
     revoked_at: datetime | None
-    tier: TierName
-    limits: TenantLimits
-    jobs_kept: timedelta | None
-    tenant_state: TenantState
+    standing: Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +130,10 @@ class TenancyStore(Protocol):
 
     async def find_credential(self, prefix: str) -> Credential | None:
         """The key with this prefix, of whichever tenant."""
+        ...
+
+    async def find_standing(self, tenant: TenantId | str) -> Standing | None:
+        """How the tenant of that id or of that name stands, or None."""
         ...
 
 

@@ -52,7 +52,7 @@ class TelemetryInterceptor:
                 reason=call.reason,
                 ms=round(seconds * 1000, 3),
                 tenant_id=str(principal.tenant_id) if principal else None,
-                api_key_id=str(principal.api_key_id) if principal else None,
+                **(principal.credential if principal else {}),
             )
 
         async def observed(request: Any, call: Call) -> bytes | None:

@@ -16,6 +16,7 @@ from memoro_core.ids import JobId, UserId
 from memoro_core.jobs.model import JobState
 from memoro_core.jobs.retention import Retention, RetentionPolicy
 from memoro_core.memory.model import NewMemory
+from memoro_core.postgres.audit_store import PostgresAuditStore
 from memoro_core.postgres.idempotency_store import PostgresRequestStore
 from memoro_core.postgres.queries import load_queries
 from memoro_core.postgres.retention_store import PostgresRetentionStore
@@ -23,7 +24,7 @@ from tests.support.domain import Domain, fresh_name
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
-POLICY = RetentionPolicy(kept_succeeded=7 * DAY, kept_failed=30 * DAY)
+POLICY = RetentionPolicy(kept_succeeded=7 * DAY, kept_failed=30 * DAY, kept_audit=400 * DAY)
 ENDED = ("SUCCEEDED", "CANCELLED", "FAILED")
 _INSERT = """
 WITH job AS (
@@ -43,7 +44,12 @@ SELECT job_id FROM job
 
 
 def retention(domain: Domain) -> Retention:
-    return Retention(PostgresRetentionStore(domain.database), PostgresRequestStore(domain.database), POLICY)
+    return Retention(
+        PostgresRetentionStore(domain.database),
+        PostgresRequestStore(domain.database),
+        PostgresAuditStore(domain.database),
+        POLICY,
+    )
 
 
 async def add_jobs(

@@ -71,6 +71,7 @@ async def test_calls_pass_the_interceptors_in_the_declared_order() -> None:
         "telemetry",
         "errors",
         "drain",
+        "audit",
         "authentication",
         "standing",
         "deadline",

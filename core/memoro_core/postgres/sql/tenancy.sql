@@ -68,10 +68,19 @@ RETURNING tenant_id, api_key_id, display_name, prefix, scopes, created_at, expir
 
 -- name: find_credential
 -- What authentication needs to know of the key with this prefix.
-SELECT k.tenant_id, k.api_key_id, k.secret_hash, k.scopes, k.expires_at, k.revoked_at, t.tier, t.state,
+SELECT k.tenant_id, k.api_key_id, k.secret_hash, k.scopes, k.expires_at, k.revoked_at, t.tier, t.state, t.is_operator,
        tiers.limits || t.limits AS limits, format('%s.%s.%s', tier, tiers.version, t.version) AS limits_version, tiers.shadow,
        LEAST(tiers.kept_succeeded, tiers.kept_failed) AS jobs_kept
 FROM api_keys AS k
 JOIN tenants AS t USING (tenant_id)
 JOIN tiers USING (tier)
 WHERE k.prefix = $1;
+
+-- name: find_standing
+-- What authentication needs to know of the tenant with the id $1 or the name $2, one of which is NULL.
+SELECT t.tenant_id, t.tier, t.state, t.is_operator,
+       tiers.limits || t.limits AS limits, format('%s.%s.%s', tier, tiers.version, t.version) AS limits_version, tiers.shadow,
+       LEAST(tiers.kept_succeeded, tiers.kept_failed) AS jobs_kept
+FROM tenants AS t
+JOIN tiers USING (tier)
+WHERE t.tenant_id = $1 OR t.name = $2;
