@@ -170,6 +170,10 @@ def tenant(message: admin_pb2.Tenant) -> types.Tenant:
     )
 
 
+def tenant_usage(message: admin_pb2.TenantUsage) -> types.TenantUsage:
+    return types.TenantUsage(message.memories, message.bytes)
+
+
 def api_key(message: admin_pb2.ApiKey) -> types.ApiKey:
     return types.ApiKey(
         id=message.id,

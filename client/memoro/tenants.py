@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from memoro import convert, convert_tiers, methods, paging, requests, wire
@@ -34,9 +35,10 @@ class AsyncTenants:
         return convert.tenant((await self._transport.unary(methods.CREATE_TENANT, request, timeout)).tenant)
 
     async def get(self, tenant_id: str, *, timeout: float | None = None) -> Tenant:
-        """One tenant. Raises NotFound."""
+        """One tenant, with what it has stored. Raises NotFound."""
         request = admin_service_pb2.GetTenantRequest(tenant_id=tenant_id)
-        return convert.tenant((await self._transport.unary(methods.GET_TENANT, request, timeout)).tenant)
+        response = await self._transport.unary(methods.GET_TENANT, request, timeout)
+        return replace(convert.tenant(response.tenant), usage=convert.tenant_usage(response.usage))
 
     def list(self, *, limit: int | None = None, timeout: float | None = None) -> AsyncGenerator[Tenant, None]:
         """Tenants by name."""

@@ -13,7 +13,7 @@ from memoro.cli.output import Column
 from memoro.cli.session import Session, connected
 from memoro.cli.tiers import limits_in_words, limits_of_json
 from memoro.enums import Scope
-from memoro.types import Tenant
+from memoro.types import Tenant, TenantUsage
 
 app = typer.Typer(no_args_is_help=True, help="Manages tenants, keys and processing; needs a key with the scope admin.")
 tenants = typer.Typer(no_args_is_help=True, help="Teams and products, walled off from each other.")
@@ -60,6 +60,11 @@ _KEY = {
 }
 
 
+def _stored(tenant: Tenant) -> str:
+    usage = tenant.usage or TenantUsage()
+    return f"{usage.memories:,} memories, {usage.bytes:,} bytes"
+
+
 def _show(session: Session, tenant: Tenant) -> None:
     session.output.records([tenant], _TENANT)
 
@@ -87,8 +92,8 @@ def list_tenants(session: Session, *, limit: Limit = 50) -> None:
 @tenants.command("get")
 @connected
 def get_tenant(session: Session, tenant_id: TenantId) -> None:
-    """Shows one tenant."""
-    _show(session, session.client.admin.tenants.get(tenant_id))
+    """Shows one tenant, with what it has stored."""
+    session.output.records([session.client.admin.tenants.get(tenant_id)], {**_TENANT, _stored: "stored"})
 
 
 @tenants.command("update")

@@ -14,6 +14,7 @@ from memoro.types.admin import (
     RotatedApiKey,
     RunningJob,
     Tenant,
+    TenantUsage,
     TriggerResult,
     Worker,
 )
@@ -98,6 +99,7 @@ __all__ = [
     "StageProgress",
     "Subgraph",
     "Tenant",
+    "TenantUsage",
     "Tier",
     "TriggerResult",
     "Usage",

@@ -10,6 +10,14 @@ from memoro.types.tiers import Limits
 
 
 @dataclass(frozen=True, slots=True)
+class TenantUsage:
+    """What a tenant has stored: its memories, and the bytes of their texts and of their metadata as JSON."""
+
+    memories: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Tenant:
     """A team or product whose data is walled off from all others."""
 
@@ -23,6 +31,8 @@ class Tenant:
     update_time: datetime | None
     limits: Limits = field(default_factory=Limits)
     """Of its own, in the place of its tier's."""
+    usage: TenantUsage | None = None
+    """What it has stored; told by `tenants.get` only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,22 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """How much a tenant may have stored; None is not limited."""
+
+    max_memories: int | None = None
+    max_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TenantUsage:
+    """What a tenant has stored: its memories, and the bytes of their texts and of their metadata as JSON."""
+
+    memories: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class TenantLimits:
     """The limits in force for a tenant: its tier's, with its own in their place.
 
@@ -54,6 +70,14 @@ class TenantLimits:
     limits: Limits
     version: str
     shadow: bool = False
+
+    @property
+    def quota(self) -> Quota | None:
+        """How much may be stored; None where that is not limited."""
+        limits = self.limits
+        if self.shadow or (limits.max_memories is None and limits.max_bytes is None):
+            return None
+        return Quota(limits.max_memories, limits.max_bytes)
 
 
 NO_LIMITS: Final = TenantLimits(Limits(), "")

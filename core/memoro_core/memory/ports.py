@@ -10,6 +10,7 @@ from typing import Protocol
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import JobId, MemoryId, TenantId, UserId
 from memoro_core.jobs.model import Job, JobRef
+from memoro_core.limits.model import Quota
 from memoro_core.memory.model import Memory, MemoryFilter
 
 
@@ -22,6 +23,8 @@ class Draft:
     idempotency: Idempotency | None
     run_by_caller: bool = False
     """Whether this call runs the job itself: then it is nobody else's to choose."""
+    quota: Quota | None = None
+    """How much its tenant may have stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,11 @@ class Replay:
 
 
 class MemoryStore(Protocol):
-    """Memories in the database. A known request id with another payload is REQUEST_ID_REUSED everywhere."""
+    """Memories in the database. A known request id with another payload is REQUEST_ID_REUSED everywhere.
+
+    What would be beyond a tenant's quota is refused with QUOTA_EXCEEDED, and nothing of it is stored. What is accepted
+    at the same time elsewhere is not seen: so much a quota may be exceeded by.
+    """
 
     async def accept(self, tenant_id: TenantId, drafts: Sequence[Draft]) -> Sequence[Stored | Replay | Exception]:
         """Stores drafts of one text each, in one transaction; a verdict per draft: stored, a replay, or refused."""
@@ -71,7 +78,13 @@ class MemoryStore(Protocol):
         ...
 
     async def update(
-        self, tenant_id: TenantId, draft: Draft | Memory, *, expected_version: int, idempotency: Idempotency | None
+        self,
+        tenant_id: TenantId,
+        draft: Draft | Memory,
+        *,
+        expected_version: int,
+        idempotency: Idempotency | None,
+        quota: Quota | None = None,
     ) -> Stored | Replay | None:
         """Writes one changed memory, with a job (Draft) or without; None when its version is not the expected one."""
         ...

@@ -18,6 +18,7 @@ from memoro_core.idempotency import Idempotency
 from memoro_core.ids import JobId, MemoryId, TenantId, UserId, new_id
 from memoro_core.jobs.model import Job, JobRef, JobState, Priority
 from memoro_core.jobs.ports import JobStore
+from memoro_core.limits.model import Quota
 from memoro_core.memory.drafting import draft_job, draft_messages, draft_text
 from memoro_core.memory.model import (
     Accepted,
@@ -44,8 +45,9 @@ class MemoryService:
     """The life of memories, from the call that adds one to the call that deletes it.
 
     What makes a job is accepted only if the most that it may cost can be set aside: else the call raises
-    INSUFFICIENT_CREDITS, or PRICE_UNKNOWN. While a daily budget is used up, the job is DEFERRED instead. Every method
-    raises UNAVAILABLE when the database is away. A call that raises has stored nothing.
+    INSUFFICIENT_CREDITS, or PRICE_UNKNOWN. While a daily budget is used up, the job is DEFERRED instead. What would be
+    beyond the tenant's `quota` raises QUOTA_EXCEEDED. Every method raises UNAVAILABLE when the database is away. A call
+    that raises has stored nothing.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class MemoryService:
         *,
         idempotency: Idempotency | None = None,
         processing: ProcessingMode = ProcessingMode.ASYNC,
+        quota: Quota | None = None,
     ) -> Accepted:
         """Stores a text with its job; with SYNC also runs that job, unless it is put off. Raises REQUEST_ID_REUSED."""
         now = self._clock.now()
@@ -86,7 +89,7 @@ class MemoryService:
         memory = draft_text(new, job_id, now)
         priority = new.priority or self._priorities.for_text(new.text)
         run_by_caller = processing is ProcessingMode.SYNC
-        draft = Draft([memory], self._job(job_id, [memory], priority, now), idempotency, run_by_caller)
+        draft = Draft([memory], self._job(job_id, [memory], priority, now), idempotency, run_by_caller, quota)
         verdict = await self._accepting.submit(tenant_id, draft)
         if isinstance(verdict, Replay):
             return await self._replayed(tenant_id, verdict)
@@ -96,16 +99,20 @@ class MemoryService:
         return self._queued(tenant_id, verdict)
 
     async def add_conversation(
-        self, tenant_id: TenantId, new: NewConversation, *, idempotency: Idempotency | None = None
+        self,
+        tenant_id: TenantId,
+        new: NewConversation,
+        *,
+        idempotency: Idempotency | None = None,
+        quota: Quota | None = None,
     ) -> Accepted:
         """Stores messages at the end of their conversation, with one job for all. Raises REQUEST_ID_REUSED."""
         now = self._clock.now()
         job_id = JobId(new_id())
         memories = draft_messages(new, job_id, now)
         priority = new.priority or self._priorities.for_conversation(len(memories))
-        verdict = await self._store.accept_conversation(
-            tenant_id, Draft(memories, self._job(job_id, memories, priority, now), idempotency)
-        )
+        draft = Draft(memories, self._job(job_id, memories, priority, now), idempotency, quota=quota)
+        verdict = await self._store.accept_conversation(tenant_id, draft)
         if isinstance(verdict, Replay):
             return await self._replayed(tenant_id, verdict)
         return self._queued(tenant_id, verdict)
@@ -143,6 +150,7 @@ class MemoryService:
         patch: MemoryPatch,
         *,
         idempotency: Idempotency | None = None,
+        quota: Quota | None = None,
     ) -> Accepted:
         """Changes a memory; a new text or time queues a job.
 
@@ -171,7 +179,9 @@ class MemoryService:
                 job_id = JobId(new_id())
                 memory = dataclasses.replace(memory, status=MemoryStatus.PENDING, job_id=job_id)
                 draft = Draft([memory], self._job(job_id, [memory], Priority.NORMAL, now), idempotency)
-            written = await self._store.update(tenant_id, draft, expected_version=old.version, idempotency=idempotency)
+            written = await self._store.update(
+                tenant_id, draft, expected_version=old.version, idempotency=idempotency, quota=quota
+            )
             if isinstance(written, Replay):
                 return await self._replayed(tenant_id, written)
             if written is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 from memoro_core.billing.errors import insufficient_credits
@@ -12,15 +13,18 @@ from memoro_core.errors import MemoroError
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import JobId, TenantId
 from memoro_core.jobs.model import Job, JobEvent, JobState
+from memoro_core.limits.model import Quota
 from memoro_core.memory.ports import Draft, Replay, Stored
 from memoro_core.memory.service import content_hash
 from memoro_core.postgres.credit_holds import CreditHolds
 from memoro_core.postgres.database import Connection
 from memoro_core.postgres.queries import load_queries
+from memoro_core.postgres.quotas import beyond_quota_in
 from memoro_core.postgres.replays import find_all_in
 
 _SQL: Final = load_queries("memories")
 T = TypeVar("T")
+_NOTHING: Final[Mapping[JobId, MemoroError]] = MappingProxyType({})
 
 
 class Overtaken(Exception):
@@ -36,14 +40,16 @@ async def accept_in(
     something was held for it, raises Overtaken, and the transaction is to be made again. None for a draft that is to be
     tried again: its request id came twice, and what came first with it was refused.
     """
+    new, beyond = drafts, _NOTHING
+    if quota := drafts[-1].quota:
+        new, beyond = await _within(connection, tenant_id, drafts, quota)
     if not any(draft.job.cost_bound for draft in drafts):
-        stored = await _store(connection, tenant_id, drafts)
-        return await _with_replays(connection, tenant_id, drafts, stored)
-    new = drafts
+        stored = await _store(connection, tenant_id, new)
+        return await _with_replays(connection, tenant_id, drafts, {**stored, **beyond})
     if ask_first:
         # What is known holds nothing, and is not refused either.
-        known = await find_all_in(connection, tenant_id, _requests(drafts))
-        new = [draft for draft in drafts if draft.idempotency not in known]
+        known = await find_all_in(connection, tenant_id, _requests(new))
+        new = [draft for draft in new if draft.idempotency not in known]
     new = _first_of_each(new)
     accepted: list[Draft] = []
     refused: list[tuple[Draft, MemoroError]] = []
@@ -58,7 +64,7 @@ async def accept_in(
     # Another transaction may have done them, while this one waited for the account.
     known = await find_all_in(connection, tenant_id, _requests([draft for draft, _ in refused]))
     errors = {draft.job.id: error for draft, error in refused if draft.idempotency not in known}
-    return await _with_replays(connection, tenant_id, drafts, {**stored, **errors})
+    return await _with_replays(connection, tenant_id, drafts, {**stored, **errors, **beyond})
 
 
 async def hold_in(
@@ -91,6 +97,23 @@ def _judged(tenant_id: TenantId, job: Job, verdict: HoldVerdict) -> Job | Memoro
     if isinstance(verdict, Deferred):
         return replace(job, state=JobState.DEFERRED, run_at=verdict.until, deferral_reason=verdict.reason)
     return job
+
+
+async def _within(
+    connection: Connection, tenant_id: TenantId, drafts: Sequence[Draft], quota: Quota
+) -> tuple[Sequence[Draft], Mapping[JobId, MemoroError]]:
+    """The drafts that a quota has room for, and what to say of others; not of those whose request came before them."""
+    first = _first_of_each(drafts)
+    beyond = await beyond_quota_in(connection, tenant_id, first, quota)
+    if not beyond:
+        return drafts, beyond
+    refused = {request.request_id for request in _requests([draft for draft in first if draft.job.id in beyond])}
+    within = [
+        draft
+        for draft in drafts
+        if draft.job.id not in beyond and not (draft.idempotency and draft.idempotency.request_id in refused)
+    ]
+    return within, beyond
 
 
 async def _store(connection: Connection, tenant_id: TenantId, drafts: Sequence[Draft]) -> dict[JobId, Stored]:

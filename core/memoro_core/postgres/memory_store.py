@@ -12,6 +12,7 @@ from memoro_core.errors import MemoroError, etag_mismatch
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import MemoryId, TenantId, UserId
 from memoro_core.jobs.model import Job
+from memoro_core.limits.model import Quota
 from memoro_core.memory.model import Memory, MemoryFilter
 from memoro_core.memory.ports import Draft, Replay, Stored
 from memoro_core.memory.service import content_hash
@@ -21,6 +22,7 @@ from memoro_core.postgres.database import Connection, Database
 from memoro_core.postgres.graph_traces import remove_traces_in
 from memoro_core.postgres.memory_rows import memory_of
 from memoro_core.postgres.queries import load_queries
+from memoro_core.postgres.quotas import beyond_quota_in, check_growth_in
 from memoro_core.postgres.replays import find_in, record_in
 
 _SQL = load_queries("memories")
@@ -48,6 +50,10 @@ class PostgresMemoryStore:
     async def accept_conversation(self, tenant_id: TenantId, draft: Draft) -> Stored | Replay:
         job, messages, idempotency = draft.job, draft.memories, draft.idempotency
         async with self._database.tenant_tx(tenant_id) as connection:
+            if draft.quota:
+                beyond = await beyond_quota_in(connection, tenant_id, [draft], draft.quota)
+                if beyond:
+                    raise beyond[job.id]
             if job.cost_bound:
                 replay = await record_in(connection, tenant_id, idempotency, job.memory_ids, job.id, now=job.created_at)
                 if replay is not None:
@@ -120,7 +126,13 @@ class PostgresMemoryStore:
         return [memory_of(row) for row in rows]
 
     async def update(
-        self, tenant_id: TenantId, draft: Draft | Memory, *, expected_version: int, idempotency: Idempotency | None
+        self,
+        tenant_id: TenantId,
+        draft: Draft | Memory,
+        *,
+        expected_version: int,
+        idempotency: Idempotency | None,
+        quota: Quota | None = None,
     ) -> Stored | Replay | None:
         memory = draft if isinstance(draft, Memory) else draft.memories[0]
         job = None if isinstance(draft, Memory) else draft.job
@@ -134,6 +146,8 @@ class PostgresMemoryStore:
                 connection, tenant_id, idempotency, [memory.id], job_id, now=memory.updated_at
             ):
                 return replay
+            if quota:
+                await check_growth_in(connection, tenant_id, memory_of(locked), memory, quota)
             if isinstance(draft, Draft) and draft.job.cost_bound:
                 job = await self._hold(connection, tenant_id, draft)
             await connection.execute(

@@ -11,7 +11,7 @@ from asyncpg import ForeignKeyViolationError, Record
 
 from memoro_core.errors import etag_mismatch
 from memoro_core.ids import ApiKeyId, TenantId
-from memoro_core.limits.model import Limits, TenantLimits
+from memoro_core.limits.model import Limits, TenantLimits, TenantUsage
 from memoro_core.postgres.admin_requests import done_before
 from memoro_core.postgres.database import Database
 from memoro_core.postgres.limit_rows import limits_of, to_limits_json
@@ -52,6 +52,12 @@ class PostgresTenancyStore:
         async with self._database.system_tx() as connection:
             row = await connection.fetchrow(_SQL["get_tenant"], tenant_id)
         return _tenant_of(row) if row else None
+
+    async def tenant_usage(self, tenant_id: TenantId) -> TenantUsage:
+        async with self._database.system_tx() as connection:
+            row = await connection.fetchrow(_SQL["tenant_usage"], tenant_id)
+        assert row is not None
+        return TenantUsage(row["memories"], row["bytes"])
 
     async def find_tenant(self, name: str) -> Tenant | None:
         async with self._database.system_tx() as connection:

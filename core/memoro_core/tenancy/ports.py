@@ -10,7 +10,7 @@ from uuid import UUID
 
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import ApiKeyId, TenantId
-from memoro_core.limits.model import Limits, TenantLimits
+from memoro_core.limits.model import Limits, TenantLimits, TenantUsage
 from memoro_core.tenancy.model import ApiKey, Scope, Tenant, TenantState, Tier, TierName
 
 
@@ -69,6 +69,10 @@ class TenancyStore(Protocol):
 
     async def get_tenant(self, tenant_id: TenantId) -> Tenant | None:
         """The tenant, or None."""
+        ...
+
+    async def tenant_usage(self, tenant_id: TenantId) -> TenantUsage:
+        """What it has stored."""
         ...
 
     async def find_tenant(self, name: str) -> Tenant | None:

@@ -11,7 +11,7 @@ from memoro_core.clock import Clock
 from memoro_core.errors import Code, MemoroError, Reason, invalid_field
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import ApiKeyId, TenantId, new_id
-from memoro_core.limits.model import Limits
+from memoro_core.limits.model import Limits, TenantUsage
 from memoro_core.paging import Page, cut, identifier
 from memoro_core.tenancy.keys import new_key
 from memoro_core.tenancy.model import (
@@ -57,6 +57,10 @@ class TenancyService:
         if tenant is None:
             raise tenant_not_found(tenant_id)
         return tenant
+
+    async def usage(self, tenant_id: TenantId) -> TenantUsage:
+        """What a tenant has stored."""
+        return await self._store.tenant_usage(tenant_id)
 
     async def list_tenants(self, *, size: int, position: tuple[str, ...] | None) -> Page[Tenant]:
         """Tenants by name."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from memoro.v1 import admin_pb2
+from memoro_core.limits.model import TenantUsage
 from memoro_core.tenancy.model import DEFAULT_SCOPES, FREE_TIER, ApiKey, Scope, Tenant, TenantState, TierName
 from memoro_server.convert.limits import from_limits_or_none
 from memoro_server.convert.scalars import enum_members, enum_numbers, from_time, from_time_or_none, from_version
@@ -38,6 +39,11 @@ def from_tenant(tenant: Tenant) -> admin_pb2.Tenant:
         create_time=from_time(tenant.created_at),
         update_time=from_time(tenant.updated_at),
     )
+
+
+def from_tenant_usage(usage: TenantUsage) -> admin_pb2.TenantUsage:
+    """What a tenant has stored."""
+    return admin_pb2.TenantUsage(memories=usage.memories, bytes=usage.bytes)
 
 
 def from_api_key(key: ApiKey) -> admin_pb2.ApiKey:

@@ -14,7 +14,7 @@ from memoro_server.convert.limits import to_limits
 from memoro_server.convert.mask import fields_to_change
 from memoro_server.convert.pages import PageSpot
 from memoro_server.convert.scalars import to_duration, to_id, to_time, to_version
-from memoro_server.convert.tenancy import from_api_key, from_tenant, to_scopes, to_tier_name
+from memoro_server.convert.tenancy import from_api_key, from_tenant, from_tenant_usage, to_scopes, to_tier_name
 
 
 class AdminServicer:
@@ -35,7 +35,10 @@ class AdminServicer:
         return pb.CreateTenantResponse(tenant=from_tenant(tenant))
 
     async def GetTenant(self, request: pb.GetTenantRequest, call: Call) -> pb.GetTenantResponse:
-        return pb.GetTenantResponse(tenant=from_tenant(await self._tenancy.get_tenant(_tenant_id(request))))
+        tenant = await self._tenancy.get_tenant(_tenant_id(request))
+        return pb.GetTenantResponse(
+            tenant=from_tenant(tenant), usage=from_tenant_usage(await self._tenancy.usage(tenant.id))
+        )
 
     async def ListTenants(self, request: pb.ListTenantsRequest, call: Call) -> pb.ListTenantsResponse:
         spot = PageSpot(request, call)

@@ -56,6 +56,7 @@ class MemoryServicer:
             to_new_memory(request),
             idempotency=idempotency_of(_CREATE, request),
             processing=to_processing_mode(request),
+            quota=call.principal.limits.quota,
         )
         _follow(accepted.job)
         return from_created(accepted)
@@ -70,7 +71,10 @@ class MemoryServicer:
 
     async def AddConversation(self, request: pb.AddConversationRequest, call: Call) -> pb.AddConversationResponse:
         accepted = await self._memories.add_conversation(
-            call.tenant_id, to_new_conversation(request), idempotency=idempotency_of(call.method.path, request)
+            call.tenant_id,
+            to_new_conversation(request),
+            idempotency=idempotency_of(call.method.path, request),
+            quota=call.principal.limits.quota,
         )
         _follow(accepted.job)
         return pb.AddConversationResponse(
@@ -101,6 +105,7 @@ class MemoryServicer:
             MemoryId(to_id(request.memory_id, "memory_id")),
             to_memory_patch(request),
             idempotency=idempotency_of(call.method.path, request),
+            quota=call.principal.limits.quota,
         )
         _follow(accepted.job)
         return pb.UpdateMemoryResponse(
@@ -146,6 +151,7 @@ class MemoryServicer:
                 to_new_memory(request),
                 idempotency=idempotency_of(_CREATE, request),
                 processing=ProcessingMode.ASYNC,
+                quota=call.principal.limits.quota,
             )
         except MemoroError as error:
             return pb.BatchCreateMemoriesResult(error=item_error(error))

@@ -5,6 +5,8 @@
 -- flight is counted up to the cap and no further. Statements at the same time don't see each other's jobs, so that a cap may be
 -- exceeded by what comes together: it shares the workers out, and guards nothing. A job that a budget puts off, which has a reason
 -- and a time, is DEFERRED and takes no room.
+--
+-- What a statement adds it also counts (tenant_usage); what is changed and deleted is counted by triggers.
 
 -- name: accept
 -- Stores texts, each with its job, the job's first event and its idempotency record. An item whose request id is known is left
@@ -82,6 +84,11 @@ WITH item AS (
 ), told AS (
     INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
     SELECT $1, job_id, 1, event, created_at FROM accepted
+), counted AS (
+    INSERT INTO tenant_usage AS usage (tenant_id, slot, memories, bytes)
+    SELECT $1, pg_backend_pid() % 16, count(*), sum(stored_bytes(text, metadata)) FROM accepted HAVING count(*) > 0
+    ON CONFLICT (tenant_id, slot)
+        DO UPDATE SET memories = usage.memories + EXCLUDED.memories, bytes = usage.bytes + EXCLUDED.bytes
 )
 SELECT job_id, coalesce(hinted, false) AS hinted
 FROM accepted
@@ -135,6 +142,13 @@ WITH recorded AS (
 ), told AS (
     INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
     SELECT $1, $7, 1, $18::jsonb, $2 FROM conversation
+), counted AS (
+    INSERT INTO tenant_usage AS usage (tenant_id, slot, memories, bytes)
+    SELECT $1, pg_backend_pid() % 16, cardinality($9::uuid[]),
+           (SELECT sum(stored_bytes(text, metadata)) FROM unnest($10::text[], $12::jsonb[]) AS message (text, metadata))
+    FROM conversation
+    ON CONFLICT (tenant_id, slot)
+        DO UPDATE SET memories = usage.memories + EXCLUDED.memories, bytes = usage.bytes + EXCLUDED.bytes
 )
 SELECT first_position, EXISTS (SELECT FROM room) AS hinted FROM conversation;
 
@@ -221,3 +235,9 @@ SELECT EXISTS (SELECT FROM room) AS hinted;
 -- name: delete_memory
 -- Deletes a memory; its embedding, mentions and provenance go with it.
 DELETE FROM memories WHERE tenant_id = $1 AND memory_id = $2;
+
+-- name: usage
+-- What the tenant has stored.
+SELECT coalesce(sum(memories), 0)::bigint AS memories, coalesce(sum(bytes), 0)::bigint AS bytes
+FROM tenant_usage
+WHERE tenant_id = $1;

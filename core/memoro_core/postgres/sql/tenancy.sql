@@ -12,6 +12,12 @@ SELECT tenant_id, name, display_name, tier, state, is_operator, limits, version,
 FROM tenants
 WHERE tenant_id = $1;
 
+-- name: tenant_usage
+-- What a tenant has stored. Never below nothing, whatever was done by hand.
+SELECT greatest(coalesce(sum(memories), 0), 0)::bigint AS memories, greatest(coalesce(sum(bytes), 0), 0)::bigint AS bytes
+FROM tenant_usage
+WHERE tenant_id = $1;
+
 -- name: find_tenant
 -- By name.
 SELECT tenant_id, name, display_name, tier, state, is_operator, limits, version, created_at, updated_at

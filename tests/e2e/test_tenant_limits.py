@@ -1,4 +1,4 @@
-"""The sixth text of an hour of a free tenant's user is found at once; its entities and facts come when they may."""
+"""What the limits of a tenant mean for its texts: beyond one, facts come later; beyond another, nothing is stored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from memoro import Client, JobKind, JobState, Scope, Stage, StageStatus
+from memoro import Client, JobKind, JobState, Limits, MemoroError, Scope, Stage, StageStatus, TenantUsage
 from memoro_core.ids import TenantId
 from memoro_core.postgres.database import open_database
 from memoro_core.settings import Settings
@@ -75,3 +75,25 @@ async def test_the_sixth_text_of_an_hour(deployment: Dev) -> None:
         assert friend in {entity.name for entity in client.graph.entities(user_id="ann", type="PERSON")}
         updates = list(client.jobs.watch(later.id, resume_token=""))
         assert updates[-1].state is JobState.SUCCEEDED
+
+
+def test_a_full_tenant_is_told_and_may_go_on_once_there_is_room(deployment: Dev) -> None:
+    with Client(deployment.endpoint, api_key=deployment.admin_key) as operator:
+        tenant = operator.admin.tenants.create("hoarder", tier="enterprise")
+        operator.admin.tenants.update(tenant.id, limits=Limits(max_memories=2, max_bytes=40))
+        key = operator.admin.keys.create(tenant.id).secret
+        with Client(deployment.endpoint, api_key=key) as client:
+            first = client.memories.create(user_id="ann", text="Ann", request_id="first").memory
+            with pytest.raises(MemoroError) as large:
+                client.memories.create(user_id="ann", text="Ann lives in a town with a very long name")
+            assert (large.value.reason, large.value.metadata["limit"]) == ("QUOTA_EXCEEDED", "max_bytes")
+            client.memories.create(user_id="ann", text="Bob")
+            with pytest.raises(MemoroError) as full:
+                client.memories.create(user_id="ann", text="Cem")
+            assert (full.value.reason, dict(full.value.metadata)["maximum"]) == ("QUOTA_EXCEEDED", "2")
+            assert client.memories.create(user_id="ann", text="Ann", request_id="first").memory.id == first.id
+            assert operator.admin.tenants.get(tenant.id).usage == TenantUsage(2, 10)
+            shown = deployment.memoro("admin", "tenants", "get", tenant.id, api_key=deployment.admin_key)
+            assert "2 memories, 10 bytes" in shown
+            client.memories.delete(first.id)
+            client.memories.create(user_id="ann", text="Cem")
