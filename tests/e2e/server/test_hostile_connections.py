@@ -200,3 +200,21 @@ async def test_who_never_reads_what_it_watches_costs_little(besieged: Besieged) 
     # 2,500 events for each of twenty readers.
     assert grown < 64 * 1024 * 1024, grown
     await until_idle(besieged)
+
+
+async def test_who_never_reads_or_never_ends_is_cut_off_when_its_connection_is_old(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memoro_server.app._AGE_GRACE", 1.0)
+    settings = Settings.model_validate({**settings_on(stack), "max_connection_age": 1.0})
+    closed = http2.settings({http2.INITIAL_WINDOW_SIZE: 0})
+    async with deployed(settings) as deployment:
+        besieged = Besieged(deployment, await deployment.caller())
+        deaf = http2.call(1, WATCH_ALL, besieged.metadata) + http2.message(1, b"")
+        # A message of a kilobyte to come, and no deadline.
+        stalled = http2.call(1, LIST, besieged.metadata) + http2.frame(Kind.DATA, b"\0\0\0\4\0half", stream=1)
+        for held in (deaf, stalled):
+            async with connection(deployment.server.port, http2.PREFACE, closed, held) as holder:
+                await holder.until_closed(within=10)
+        await until_idle(besieged)
+        await besieged.serves_others()
