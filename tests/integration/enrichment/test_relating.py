@@ -6,19 +6,37 @@ import asyncio
 import random
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import groupby
 
+import numpy as np
 import pytest
 
 from memoro_core.billing.model import DeferralReason
 from memoro_core.errors import ProviderError, Reason
 from memoro_core.ids import JobId, UserId, new_id
-from memoro_core.jobs.model import RELATING_STAGES, Claim, Job, JobRef, JobResult, JobState, Stage, StageStatus
+from memoro_core.jobs.model import (
+    RELATING_STAGES,
+    Claim,
+    Job,
+    JobEvent,
+    JobRef,
+    JobResult,
+    JobState,
+    Stage,
+    StageStatus,
+)
+from memoro_core.jobs.run_ports import LeaseLost, RunContext
 from memoro_core.llm.model import Operation, Usage
+from memoro_core.memory.enrichment_ports import Enrichment, Relating
+from memoro_core.memory.finding import NOTHING
 from memoro_core.memory.model import MemoryPatch, MemoryStatus
+from memoro_core.postgres.enrichment_store import PostgresEnrichmentStore
+from memoro_core.settings import Settings
 from tests.support.domain import Domain
 from tests.support.enrichment import SilentTail, claim, fact, run_of
-from tests.support.jobs import events_of, job_of, jobs_service, retried
+from tests.support.jobs import events_of, job_of, jobs_service, reap, retried
 from tests.support.relating import ALICE, HOUR, Relater
+from tests.support.runners import open_runner
 
 BOB = UserId("bob")
 SOON = timedelta(seconds=30)
@@ -372,3 +390,68 @@ async def test_with_a_higher_limit_what_waits_comes_sooner(relater: Relater) -> 
     assert await turns() == [0, 0, 0, 0, 0]
     for ref in await relater.let_go():
         assert (await relater.run(ref)).state is JobState.SUCCEEDED
+
+
+async def test_a_worker_that_dies_with_its_slot_taken_leaves_it_to_the_next_attempt(relater: Relater) -> None:
+    await relater.allow(1)
+    ref = await relater.add("Ann")
+    claimed = await claim(relater.domain, ref)
+    assert await relater.slots.take(claimed, 1, now=relater.clock.now())
+    relater.clock.ahead = timedelta(minutes=2)
+    await reap(relater.domain, now=relater.clock.now())
+    event = await relater.run(ref)
+    assert event.result == JobResult(memories=1, entities=2, relationships=1)
+    assert (event.attempt, await relater.slots_taken()) == (2, 1)
+
+
+async def test_a_run_that_loses_its_job_leaves_no_job_behind(relater: Relater) -> None:
+    await relater.allow(1)
+    await relater.enrich("Ann")
+    ref = await relater.add("Ben")
+    claimed = await claim(relater.domain, ref)
+    relating = Relating(1, 0)
+    relater.clock.ahead = timedelta(minutes=2)
+    await reap(relater.domain, now=relater.clock.now())
+    store = PostgresEnrichmentStore(relater.domain.database, relater.domain.money.holds)
+    vectors = [(claimed.job.memory_ids[0], np.zeros(256, dtype=np.float32))]
+    lost = Enrichment(relater.embedder.model, vectors, NOTHING, relating)
+    run = run_of(relater.domain, claimed)
+    with pytest.raises(LeaseLost):
+        await store.commit(claimed, lost, lambda result: run.success(result, partial=False), now=relater.clock.now())
+    assert await relater.domain.count("jobs") == 2
+    event = await relater.run(ref)
+    assert event.result is not None
+    assert event.result.relate_job_id is not None
+    assert await relater.domain.count("jobs") == 3
+
+
+async def test_a_worker_puts_off_what_came_too_early_and_does_it_later(relater: Relater, settings: Settings) -> None:
+    await relater.allow(1)
+    await relater.enrich("Ann")
+    later = await relater.enrich("Ben")
+    assert later is not None
+    (ref,) = await relater.let_go(due_only=False)
+    async with open_runner(relater.domain, settings, SilentTail(), _AnyKind(relater)) as runner:
+        assert await runner.run(ref) is JobState.DEFERRED
+        assert await runner.run(ref) is None
+        # An hour passes.
+        async with relater.domain.database.tenant_tx(ref.tenant_id) as connection:
+            await connection.execute("UPDATE relation_slots SET taken_at = taken_at - interval '1 hour'")
+            await connection.execute("UPDATE jobs SET run_at = run_at - interval '1 hour' WHERE state = 'DEFERRED'")
+        assert await relater.let_go() == [ref]
+        assert await runner.run(ref) is JobState.SUCCEEDED
+    states = [event.state for event in await events_of(relater.domain, ref)]
+    assert [state for state, _ in groupby(states)] == [
+        *(JobState.DEFERRED, JobState.QUEUED, JobState.RUNNING) * 2,
+        JobState.SUCCEEDED,
+    ]
+
+
+class _AnyKind:
+    """Does each job with the handler of its kind."""
+
+    def __init__(self, relater: Relater) -> None:
+        self._handlers = relater.handlers()
+
+    async def run(self, context: RunContext) -> JobEvent:
+        return await self._handlers[context.claim.job.kind].run(context)
