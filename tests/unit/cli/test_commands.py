@@ -420,6 +420,17 @@ def test_tiers(memoro: CommandLine) -> None:
         assert memoro("admin", "tiers", "put", "pro", *bad, code=2).stderr.startswith(f"error: {bad[0]}: ")
 
 
+def test_the_audit_log(memoro: CommandLine) -> None:
+    event = admin_pb2.AuditEvent(id="e1", method="AdminService/PutTier", code="OK", actor_subject="alice")
+    answer = admin_service_pb2.ListAuditEventsResponse(events=[event])
+    memoro.server.script("ListAuditEvents", answer, answer, admin_service_pb2.ListAuditEventsResponse())
+    assert "alice" in memoro("admin", "audit").stdout
+    since = ("--since", "2030-01-01", "--tenant", "t1", "--method", "AdminService/PutTier")
+    assert memoro.json("admin", "audit", *since)[0]["id"] == "e1"
+    assert memoro("admin", "audit").stdout == "no events\n"
+    assert memoro.server.requests("ListAuditEvents")[1].from_time.ToDatetime() == datetime(2030, 1, 1)
+
+
 def test_keys(memoro: CommandLine) -> None:
     key = admin_pb2.ApiKey(id="k1", prefix="mk_a", scopes=[admin_pb2.SCOPE_READ, admin_pb2.SCOPE_WRITE])
     memoro.server.script("CreateApiKey", admin_service_pb2.CreateApiKeyResponse(api_key=key, secret="mk_a_s3cret"))

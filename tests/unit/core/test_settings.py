@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from memoro_core.settings import Settings
+from memoro_core.settings import Settings, problems_of
 
 
 def test_the_environment_sets_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,3 +36,42 @@ def test_what_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch, variables:
         monkeypatch.setenv(name, value)
     with pytest.raises(ValidationError, match=advice):
         Settings()
+
+
+ISSUER = {"jwt_issuer": "https://login.example.com", "jwt_audience": "memoro"}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "https://login.example.com/keys",
+        "HTTPS://login.example.com/keys",
+        "http://localhost:80/k",
+        "http://[::1]/k",
+        "/k.json",
+    ],
+)
+def test_the_keys_of_an_issuer_are_at_a_safe_place(place: str) -> None:
+    settings = Settings.model_validate({**ISSUER, "jwt_jwks": place})
+    assert settings.jwt_jwks == place.replace("HTTPS", "https")
+
+
+@pytest.mark.parametrize(
+    "place", ["", "http://login.example.com/keys", "ftp://a/keys", "https://", "https://u:hunter2@a/keys", "file:///k"]
+)
+def test_the_keys_of_an_issuer_are_nowhere_else(place: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings.model_validate({**ISSUER, "jwt_jwks": place})
+    assert "hunter2" not in "".join(problems_of(caught.value))
+
+
+def test_an_issuer_is_named_whole() -> None:
+    with pytest.raises(ValidationError, match="set all or none"):
+        Settings.model_validate(ISSUER)
+
+
+@pytest.mark.parametrize("algorithms", ["HS256", "none", "RS256,HS512", ""])
+def test_only_algorithms_with_public_keys_are_allowed(algorithms: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings.model_validate({"jwt_algorithms": algorithms})
+    assert Settings.model_validate({"jwt_algorithms": "ES384, EdDSA"}).jwt_algorithms == ("ES384", "EdDSA")

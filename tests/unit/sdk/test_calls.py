@@ -272,6 +272,12 @@ async def test_administration(server: ScriptedServer, client: AsyncClient) -> No
     first, second = (call.request for call in server.calls if call.method == "RotateApiKey")
     assert (first.overlap.seconds, first.expire_time, first.api_key_id) == (300, STAMP, "k1")
     assert not second.HasField("overlap")
+    event = admin_pb2.AuditEvent(id="e1", event_time=STAMP, method="AdminService/PutTier", code="OK", request="{}")
+    server.script("ListAuditEvents", admin_service_pb2.ListAuditEventsResponse(events=[event]))
+    [told] = [one async for one in client.admin.audit(tenant_id="t1", method="AdminService/PutTier", from_time=NOON)]
+    assert (told.id, told.event_time, told.code, told.actor_api_key_id) == ("e1", NOON, "OK", "")
+    [asked] = [call.request for call in server.calls if call.method == "ListAuditEvents"]
+    assert (asked.tenant_id, asked.method, asked.from_time) == ("t1", "AdminService/PutTier", STAMP)
     server.script("RevokeApiKey", admin_service_pb2.RevokeApiKeyResponse(api_key=key))
     assert (await client.admin.keys.revoke("t1", "k1")).id == "k1"
     assert all(
