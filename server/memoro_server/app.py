@@ -93,7 +93,7 @@ class MemoroServer:
         self._policy_changes = container.policy_changes
         self._policy_changes.add(self._standing)
         self.serving = Serving()
-        self.monitor = Monitor(container.database, container.pings, self.serving, metrics)
+        self.monitor = Monitor(container.database, container.pings, container.limiter.counts, self.serving, metrics)
         rules = Rules()
         self._router = Router(self._servicers(container, rules), self._interceptors(container, rules))
         self._server = grpc.aio.server(options=_options(self._settings, shared_port=shared_port))

@@ -6,6 +6,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from memoro_core.limits.counts import LimitCounts
+
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0)
 
 
@@ -55,6 +57,19 @@ class ServerMetrics:
             ("tier", "limit", "mode"),
             registry=self.registry,
         )
+        self._decisions = Counter(
+            "memoro_limits_decisions",
+            "Calls decided about: by leases, by the buckets in Redis, or by this process alone.",
+            ("by",),
+            registry=self.registry,
+        )
+        self._told = LimitCounts()
+        self._breaker_open = Gauge(
+            "memoro_limits_breaker_open",
+            "1 while limits are kept without Redis; of several processes, how many do.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
         self.database_connections = Gauge(
             "memoro_database_connections",
             "Connections of the pool to PostgreSQL: open, and of these lent at the moment.",
@@ -82,3 +97,15 @@ class ServerMetrics:
     def refused(self, tier: str, limit: str, *, shadow: bool) -> None:
         """Counts a call that was beyond a limit of its tenant's tier."""
         self._refused.labels(tier=tier, limit=limit, mode="shadow" if shadow else "refuse").inc()
+
+    def limits(self, counts: LimitCounts) -> None:
+        """Takes over what the limiter has counted since the last time."""
+        told = self._told
+        for by, before, now in (
+            ("lease", told.leased, counts.leased),
+            ("redis", told.shared, counts.shared),
+            ("local", told.local, counts.local),
+        ):
+            self._decisions.labels(by=by).inc(now - before)
+        told.leased, told.shared, told.local = counts.leased, counts.shared, counts.local
+        self._breaker_open.set(counts.away)

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from memoro_core.limits.counts import LimitCounts
 from memoro_server.metrics import ServerMetrics
 from memoro_server.serving import Serving
 
@@ -36,8 +37,11 @@ class Pool(Protocol):
 class Monitor:
     """Asks PostgreSQL for a sign of life about once a second, and measures by how much the event loop is late."""
 
-    def __init__(self, database: Pool, probe: Pingable, serving: Serving, metrics: ServerMetrics) -> None:
+    def __init__(
+        self, database: Pool, probe: Pingable, limits: LimitCounts, serving: Serving, metrics: ServerMetrics
+    ) -> None:
         self._database = database
+        self._limits = limits
         self._probe = probe
         self._serving = serving
         self._metrics = metrics
@@ -64,6 +68,7 @@ class Monitor:
                 self._logger.warning("database does not answer", reason=type(error).__name__)
             self._open.set(self._database.size)
             self._lent.set(self._database.in_use)
+            self._metrics.limits(self._limits)
             await asyncio.sleep(_INTERVAL)
 
     async def watch_loop(self) -> None:

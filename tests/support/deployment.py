@@ -75,7 +75,8 @@ class Caller:
             return outcome_of(error)
         if streaming:
             ongoing.cancel()
-        return Outcome(grpc.StatusCode.OK, "", response)
+            return Outcome(grpc.StatusCode.OK, "", response)
+        return Outcome(grpc.StatusCode.OK, "", response, dict(await ongoing.trailing_metadata()))
 
     async def ask(self, method: str, request: Message, *, timeout: float = TIMEOUT) -> Any:
         """The answer to a call that must succeed."""

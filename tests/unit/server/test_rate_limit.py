@@ -13,8 +13,10 @@ from google.rpc import error_details_pb2
 from memoro.v1 import jobs_service_pb2 as pb
 from memoro_core.errors import Reason, not_found
 from memoro_core.ids import new_id
+from memoro_core.limits.counts import LimitCounts
 from memoro_core.limits.model import UNLIMITED, Ask, MethodClass, Verdict
 from memoro_server.call import Call
+from memoro_server.metrics import ServerMetrics
 from tests.support.interception import GET_JOB, GOOD_KEY, WATCH_JOB, outcome_of
 
 Serve = Callable[..., Any]
@@ -31,6 +33,7 @@ class Scripted:
     def __init__(self, verdict: Verdict, *, at_once: bool = True) -> None:
         self._verdict = verdict
         self._at_once = at_once
+        self.counts = LimitCounts()
         self.asked: list[Ask] = []
         self.waited = 0
 
@@ -142,3 +145,18 @@ async def test_only_a_caller_who_is_known_and_asks_for_something_takes_from_a_li
         assert outcome.code is grpc.StatusCode.INVALID_ARGUMENT
         assert len(limiter.asked) == 1
         assert told(outcome.trailers) == TOLD
+
+
+def test_what_the_limiter_counts_is_told_once() -> None:
+    metrics, counts = ServerMetrics(), LimitCounts(leased=5, shared=2, away=True)
+
+    def decided(by: str) -> float | None:
+        return metrics.registry.get_sample_value("memoro_limits_decisions_total", {"by": by})
+
+    metrics.limits(counts)
+    assert (decided("lease"), decided("redis"), decided("local")) == (5, 2, 0)
+    assert metrics.registry.get_sample_value("memoro_limits_breaker_open") == 1
+    counts.leased, counts.local, counts.away = 6, 3, False
+    metrics.limits(counts)
+    assert (decided("lease"), decided("redis"), decided("local")) == (6, 2, 3)
+    assert metrics.registry.get_sample_value("memoro_limits_breaker_open") == 0
