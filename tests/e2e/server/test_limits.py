@@ -75,7 +75,8 @@ async def until_refused(caller: Caller, method: str, request: Any, most: int = 2
 async def test_each_limit_refuses_and_says_when_to_come_back(
     deployment: Deployment, name: str, method: str, request_: Any, passing: int
 ) -> None:
-    caller = await limited(deployment, Limits(**{name: SLOW}))
+    slow: dict[str, Any] = {name: SLOW}
+    caller = await limited(deployment, Limits(**slow))
     passed, refused = await until_refused(caller, method, request_)
     # A slow test is given a token or two.
     assert passing <= passed <= passing + 2
