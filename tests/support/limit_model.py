@@ -46,7 +46,7 @@ class Model:
                 extra = group.extra
                 if taking.units is not None and number == 0:
                     units += group.take
-                    extra = max(0, min(extra, taking.units.maximum - units))
+                    extra = max(0, min(extra, (taking.units.maximum - units) // 2))
                 opened[number] = [take(bucket, group.take) for bucket in opened[number]]
                 extra = can_lease(opened[number], extra)
                 opened[number] = list(lease(opened[number], extra))

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from memoro_core.container.ground import Ground
 from memoro_core.limits.limiter import SharedLimiter, Unlimited
 from memoro_core.limits.ports import Limiter, OpenStreams
-from memoro_core.limits.streams import LocalOpenStreams
+from memoro_core.limits.streams import LocalOpenStreams, SharedOpenStreams
 from memoro_core.limits.units import DailyUnits
 from memoro_core.postgres.unit_store import PostgresUnitStore
 from memoro_core.redis.limit_buckets import RedisBuckets
+from memoro_core.redis.open_streams import RedisStreamCounts
 from memoro_core.redis.servers import RedisServerRegister
 
 
@@ -37,4 +38,9 @@ async def open_limits(ground: Ground, stack: AsyncExitStack, *, serves: bool) ->
             servers=settings.processes,
         )
     )
-    return Limiting(limiter, LocalOpenStreams())
+    streams = await stack.enter_async_context(
+        SharedOpenStreams(
+            RedisStreamCounts(ground.redis), lambda: limiter.counts.servers, timeout=settings.limit_timeout
+        )
+    )
+    return Limiting(limiter, streams)

@@ -30,7 +30,7 @@ class KnownTenant:
         self.user_rate = limits.user_requests
         self.users: OrderedDict[UserId, LeaseGroup] = OrderedDict()
         self.groups = {
-            method_class: LeaseGroup(_buckets(limits, method_class), counted=limits.daily_units is not None, now=now)
+            method_class: LeaseGroup(_buckets(limits, method_class), units=limits.daily_units, now=now)
             for method_class in MethodClass
         }
 
@@ -76,7 +76,7 @@ class KnownTenants:
 
     def _admit_user(self, tenant: KnownTenant, user: UserId, rate: Rate, now: float) -> LeaseGroup:
         bucket = LimitedBucket(USER_REQUESTS, f"{USER_REQUESTS}:{user}", rate)
-        group = LeaseGroup([bucket], counted=False, now=now)
+        group = LeaseGroup([bucket], units=None, now=now)
         tenant.users[user] = group
         self._users += 1
         while self._users > _MAX_USERS and len(self.by_id) > 1:

@@ -75,6 +75,7 @@ class LeaseGroup:
         "known",
         "leased_at",
         "low",
+        "most",
         "refusal",
         "renew_at",
         "renewing",
@@ -85,9 +86,12 @@ class LeaseGroup:
         "verdict",
     )
 
-    def __init__(self, buckets: Sequence[LimitedBucket], *, counted: bool, now: float) -> None:
+    def __init__(self, buckets: Sequence[LimitedBucket], *, units: int | None, now: float) -> None:
         self.buckets = buckets
-        self.counted = counted
+        self.counted = counted = units is not None
+        most = [_most_of(bucket.rate) for bucket in buckets]
+        self.most = min(most if units is None else [*most, units // 64], default=0)
+        """What is leased at once at most: what is lost with a lease should not be missed."""
         self.tokens, self.good_until = (0, 0.0) if buckets or counted else (_ENDLESS, _NEVER)
         self.low, self.renew_at = -1, _NEVER
         self.leased_at = 0
@@ -121,7 +125,7 @@ class LeaseGroup:
             self._marked_at, self._spent_at_mark = now, self.spent
         else:
             self._pace = max(self._pace, float(spent))
-        return math.ceil(self._pace) if self._pace >= 2 * weight else 0
+        return min(math.ceil(self._pace), self.most) if self._pace >= 2 * weight else 0
 
     def hand_back(self, now: float, *, keep: bool) -> Sequence[Unspent]:
         """Takes away what is not spent, to be handed back; with `keep`, and while it is good, but for a small part."""
@@ -188,6 +192,10 @@ class LeaseGroup:
             if bucket.name == name:
                 return max(0, level - int((now - at) * SECOND) * bucket.rate.per_minute)
         return 0
+
+
+def _most_of(rate: Rate) -> int:
+    return max(rate.burst // 8, math.ceil(rate.per_minute / 60 * LEASE_SECONDS))
 
 
 def nearest(group: LeaseGroup, standings: Sequence[Standing], leased: int) -> tuple[float, Verdict]:

@@ -141,6 +141,11 @@ class SharedLimiter:
             return await self._decide_alone(tenant, ask, day)
         verdict = call.settle(*reply, self._units)
         self.counts.shared += 1
+        if not verdict.allowed:
+            # What is left may be in a lease that has come in the meantime.
+            paid = self.decide_now(ask)
+            if paid is not None and paid.allowed:
+                return paid
         return self._decided(call, verdict)
 
     # --- with the shared buckets ---------------------------------------------------------------------------------

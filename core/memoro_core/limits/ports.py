@@ -142,6 +142,14 @@ class UnitStore(Protocol):
         ...
 
 
+class StreamCounts(Protocol):
+    """How many streams of each tenant each server has open."""
+
+    async def set(self, tenant_id: TenantId, count: int, *, maximum: int | None) -> bool:
+        """Says how many this server has, if all have no more than `maximum` then; whether so. Raises UNAVAILABLE."""
+        ...
+
+
 class ServerRegister(Protocol):
     """Who serves."""
 

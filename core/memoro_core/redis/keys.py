@@ -40,3 +40,8 @@ def limit_bucket(tenant_id: TenantId, name: str) -> str:
 def limit_units(tenant_id: TenantId, day: date) -> str:
     """The units that a tenant has used on a day."""
     return f"{PREFIX}{{{tenant_id}}}:units:{day}"
+
+
+def open_streams(tenant_id: TenantId) -> str:
+    """How many streams of a tenant each server has open."""
+    return f"{PREFIX}{{{tenant_id}}}:streams"

@@ -141,7 +141,7 @@ for number, group in ipairs(groups) do
     extra = group.extra
     if number == 1 and most_units > 0 then
       units = units + group.take
-      extra = math.max(0, math.min(extra, most_units - units))
+      extra = math.max(0, math.min(extra, math.floor((most_units - units) / 2)))
     end
     for _, bucket in ipairs(group.buckets) do
       add(bucket, bucket.need)
