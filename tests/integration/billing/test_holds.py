@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Sequence
 
+import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
@@ -64,6 +65,27 @@ async def test_500_tokens_cost_7500_micro_credits_and_the_ledger_says_so(world: 
         LedgerAccount.REVENUE: 2_500,
         LedgerAccount.PROVIDER_COST: 5_000,
     }
+
+
+async def test_the_database_itself_lets_a_job_be_held_for_once_and_settled_once(world: CreditWorld) -> None:
+    """Whatever writes there, and whatever it has looked up before."""
+    await give(world, 100_000)
+    await world.hold(asked(20_000), MARGIN)
+    await world.call(job(0), 0, embedding(500))
+    await world.resolve([job(0)], end=True)
+    again = """
+        INSERT INTO ledger_entries
+        SELECT (jsonb_populate_record(entry, jsonb_build_object('seq', seq + 100))).*
+        FROM ledger_entries AS entry
+        WHERE tenant_id = $1 AND kind = $2
+    """
+    for kind in (EntryKind.HOLD, EntryKind.SETTLEMENT):
+        with pytest.raises(asyncpg.UniqueViolationError, match="ledger_entries_by_job"):
+            await world.owner.execute(again, world.tenant, kind)
+    with pytest.raises(asyncpg.UniqueViolationError, match="credit_holds_pkey"):
+        await world.owner.execute(
+            "INSERT INTO credit_holds SELECT * FROM credit_holds WHERE tenant_id = $1", world.tenant
+        )
 
 
 async def test_a_tenant_that_never_had_credits_is_told_that_it_has_none(world: CreditWorld) -> None:

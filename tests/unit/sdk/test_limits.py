@@ -60,7 +60,7 @@ async def test_a_refused_call_is_made_again_as_the_server_says(server: ScriptedS
     assert first.seconds is not None
     assert second.seconds is not None
     # It is one call, with one deadline.
-    assert second.seconds <= first.seconds - 0.4
+    assert second.seconds <= first.seconds - 0.39
 
 
 def test_the_blocking_client_waits_too(server: ScriptedServer, blocking_client: Client) -> None:
