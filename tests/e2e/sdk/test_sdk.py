@@ -165,15 +165,22 @@ async def test_tenants_and_keys(dev: Dev, client: AsyncClient, user: str) -> Non
         assert missing.value.reason == "CREDENTIALS_MISSING"
 
 
-async def test_the_guide_works_as_it_stands(dev: Dev, client: AsyncClient, user: str) -> None:
+async def test_the_guide_works_as_it_stands(
+    dev: Dev, client: AsyncClient, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMORO_ENDPOINT", dev.endpoint)
+    monkeypatch.setenv("MEMORO_API_KEY", dev.api_key)
     text = (ROOT / "docs" / "sdk.md").read_text("utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert len(blocks) >= 8
-    names: dict[str, Any] = {"__name__": "guide"}
+    names: dict[str, Any] = {"__name__": "guide", "AsyncClient": AsyncClient}
     async with AsyncClient(dev.endpoint, api_key=dev.admin_key) as admin:
         # The first block connects to servers that are not there.
         for block in blocks[1:]:
             source = block.replace('"ann"', f'"{user}"').replace('"acme"', f'"{user[:20]}"')
+            source = source.replace(
+                '"127.0.0.1:50051", api_key="memoro_…"', f'"{dev.endpoint}", api_key="{dev.api_key}"'
+            )
             code = compile(source, "docs/sdk.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             names.update(client=client, admin=admin)
             running = eval(code, names)
