@@ -182,7 +182,8 @@ async def _profile(server: psutil.Process, endpoint: str, key: str, concurrency:
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "profile.txt"
         sampler = await asyncio.create_subprocess_exec(
-            *("py-spy", "record", "--pid", str(server.pid), "--duration", "5", "--format", "raw"),
+            Path(sys.executable).with_name("py-spy"),
+            *("record", "--pid", str(server.pid), "--duration", "5", "--format", "raw"),
             *("--output", str(raw), "--native"),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

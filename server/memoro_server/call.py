@@ -66,7 +66,6 @@ class Call:
     def tell(self, trailers: Trailers) -> None:
         """Adds to what the caller is told at the end, however the call ends."""
         self.trailers = (*self.trailers, *trailers)
-        self.context.set_trailing_metadata(self.trailers)
 
     @property
     def seconds_left(self) -> float:

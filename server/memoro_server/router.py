@@ -111,7 +111,11 @@ def _rpc_handler(
     method: Method, descriptor: MethodDescriptor, request_class: type[Message], handler: Handler
 ) -> RpcHandler:
     async def handle(request: Any, context: Context) -> bytes | None:
-        return await handler(request, Call(method, context))
+        call = Call(method, context)
+        answer = await handler(request, call)
+        # Once, with all there is to tell: each time costs as much as deciding about a limit.
+        context.set_trailing_metadata(call.trailers)
+        return answer
 
     match descriptor.client_streaming, descriptor.server_streaming:
         case False, False:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from memoro_core.clock import Clock
 from memoro_core.errors import MemoroError
 from memoro_core.limits.errors import daily_limit, rate_limited
-from memoro_core.limits.model import Limits, Verdict
+from memoro_core.limits.model import UNLIMITED, Limits, Verdict
 from memoro_core.limits.ports import Limiter
 from memoro_server.asks import Asks
 from memoro_server.call import Call, Handler, Method, Trailers
@@ -39,14 +39,19 @@ class RateLimitInterceptor:
             return proceed
         ask_of = Asks(method, method_class).of
         decide_now, decide = self._limiter.decide_now, self._limiter.decide
+        told: tuple[Verdict, Trailers] = (UNLIMITED, ())
 
         async def limited(request: Any, call: Call) -> bytes | None:
+            nonlocal told
             ask = ask_of(call.principal, request)
             verdict = decide_now(ask)
             if verdict is None:
                 verdict = await decide(ask)
             if verdict.maximum:
-                call.tell(_trailers(verdict))
+                # Calls that are paid from one lease are told the same.
+                if verdict is not told[0]:
+                    told = verdict, _trailers(verdict)
+                call.tell(told[1])
             if not verdict.allowed:
                 shadow = ask.limits.shadow
                 self._metrics.refused(call.principal.tier, verdict.refused_by, shadow=shadow)
