@@ -6,7 +6,7 @@ import subprocess
 import sys
 from typing import Final
 
-NAMES: Final = ("add", "fair", "hold", "lifecycle", "recall", "recover", "watch")
+NAMES: Final = ("add", "fair", "hold", "lifecycle", "limits", "recall", "recover", "watch")
 
 
 def main(arguments: list[str]) -> int:

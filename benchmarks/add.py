@@ -71,20 +71,20 @@ async def main(rounds: int = 5, seconds: float = 3.0, concurrency: int = 64, pro
         await give_credits(deployment, payer.tenant_id)
         floor_endpoint, key = f"127.0.0.1:{floor_port}", payer.api_key
         for process, target in ((echo, floor_endpoint), (server, endpoint), (unlimited, unlimited_endpoint)):
-            await _burst(process, target, key, 1.0, concurrency)
+            await burst(process, target, key, 1.0, concurrency)
         floors: list[Round] = []
         paid: list[Round] = []
         without_limits: list[Round] = []
         free: list[Round] = []
         budgeted: list[Round] = []
         for number in range(rounds):
-            floors.append(await _burst(echo, floor_endpoint, key, seconds, concurrency))
+            floors.append(await burst(echo, floor_endpoint, key, seconds, concurrency))
             kinds = (free, paid, without_limits, budgeted)
             for kind in kinds if number % 2 else reversed(kinds):
                 await _set_budget(deployment, 10**15 if kind is budgeted else None)
                 await _set_fee(deployment, 0 if kind is free else FEE)
                 process, target = (unlimited, unlimited_endpoint) if kind is without_limits else (server, endpoint)
-                kind.append(await _burst(process, target, key, seconds, concurrency))
+                kind.append(await burst(process, target, key, seconds, concurrency))
         await _set_budget(deployment, None)
         await _set_fee(deployment, FEE)
         if profile:
@@ -149,7 +149,7 @@ def _row(name: str, rounds: Sequence[Round]) -> tuple[str, ...]:
     )
 
 
-async def _burst(server: psutil.Process, endpoint: str, key: str, seconds: float, concurrency: int) -> Round:
+async def burst(server: psutil.Process, endpoint: str, key: str, seconds: float, concurrency: int) -> Round:
     before = _spent(server)
     generator = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -188,7 +188,7 @@ async def _profile(server: psutil.Process, endpoint: str, key: str, concurrency:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        await asyncio.gather(sampler.wait(), _burst(server, endpoint, key, 5.0, concurrency))
+        await asyncio.gather(sampler.wait(), burst(server, endpoint, key, 5.0, concurrency))
         places: Counter[str] = Counter()
         for line in raw.read_text("utf-8").splitlines():
             stack, _, count = line.rpartition(" ")

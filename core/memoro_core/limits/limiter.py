@@ -140,12 +140,12 @@ class SharedLimiter:
             self._undo(call)
             return await self._decide_alone(tenant, ask, day)
         verdict = call.settle(*reply, self._units)
-        self.counts.shared += 1
-        if not verdict.allowed:
+        if not verdict.allowed and tenant.groups[ask.method_class].tokens >= ask.weight:
             # What is left may be in a lease that has come in the meantime.
             paid = self.decide_now(ask)
             if paid is not None and paid.allowed:
                 return paid
+        self.counts.shared += 1
         return self._decided(call, verdict)
 
     # --- with the shared buckets ---------------------------------------------------------------------------------

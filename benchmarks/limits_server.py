@@ -1,0 +1,67 @@
+"""A bare echo as the floor, or the same with a decision of the limiter in front of each call, paid from leases."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import AsyncExitStack
+from datetime import UTC
+from typing import Final
+from uuid import UUID
+
+import grpc.aio
+import uvloop
+
+from memoro_core.billing.calendar import Calendar
+from memoro_core.clock import SystemClock
+from memoro_core.ids import TenantId, UserId
+from memoro_core.limits.limiter import SharedLimiter
+from memoro_core.limits.model import Ask, Limits, MethodClass, Rate, TenantLimits
+from memoro_core.limits.units import DailyUnits
+from memoro_core.postgres.database import open_database
+from memoro_core.postgres.unit_store import PostgresUnitStore
+from memoro_core.redis.client import open_redis
+from memoro_core.redis.limit_buckets import RedisBuckets
+from memoro_core.redis.servers import RedisServerRegister
+from memoro_core.settings import Settings
+
+_RATE: Final = Rate(12_000_000, 400_000)
+POLICY: Final = TenantLimits(Limits(requests=_RATE, writes=_RATE, user_requests=_RATE), "1")
+_TENANT: Final = TenantId(UUID(int=7))
+_USER: Final = UserId("user")
+
+
+class _Limited(grpc.GenericRpcHandler):
+    def __init__(self, limiter: SharedLimiter) -> None:
+        self._limiter = limiter
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
+        return grpc.unary_unary_rpc_method_handler(self._echo)
+
+    async def _echo(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        ask = Ask(_TENANT, POLICY, MethodClass.WRITE, 5, {_USER: 1})
+        verdict = self._limiter.decide_now(ask) or await self._limiter.decide(ask)
+        if not verdict.allowed:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, verdict.refused_by)
+        return request
+
+
+async def _serve(port: int, settings: Settings) -> None:
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(open_database(settings))
+        redis = await stack.enter_async_context(open_redis(settings))
+        units = DailyUnits(PostgresUnitStore(database), Calendar(UTC), SystemClock())
+        limiter = await stack.enter_async_context(
+            SharedLimiter(
+                RedisBuckets(redis), units, RedisServerRegister(redis), timeout=settings.limit_timeout, servers=1
+            )
+        )
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((_Limited(limiter),))
+        server.add_insecure_port(f"127.0.0.1:{port}")
+        await server.start()
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve(int(sys.argv[1]), Settings()))
