@@ -78,7 +78,7 @@ def test_workers_and_queues(dev: Dev) -> None:
         time.sleep(0.2)
     assert status["workers"]
     assert all(worker["concurrency"] >= 1 and worker["start_time"] for worker in status["workers"])
-    assert {queue["name"] for queue in status["queues"]} == {"free", "pro", "enterprise"}
+    assert {queue["name"] for queue in status["queues"]} >= {"free", "pro", "enterprise"}
     paused = admin("pause", "enterprise")
     assert [queue["name"] for queue in paused if queue["pause_time"]] == ["enterprise"]
     assert not any(queue["pause_time"] for queue in admin("resume", "enterprise"))
