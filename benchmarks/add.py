@@ -149,11 +149,14 @@ def _row(name: str, rounds: Sequence[Round]) -> tuple[str, ...]:
     )
 
 
-async def burst(server: psutil.Process, endpoint: str, key: str, seconds: float, concurrency: int) -> Round:
+async def burst(
+    server: psutil.Process, endpoint: str, key: str, seconds: float, concurrency: int, *, method: str = METHOD
+) -> Round:
+    """Load on one method for so long, and what it cost the server's process."""
     before = _spent(server)
     generator = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "benchmarks.grpc_load", endpoint, METHOD),
+        *("-m", "benchmarks.grpc_load", endpoint, method),
         *("--seconds", str(seconds), "--concurrency", str(concurrency)),
         env={**os.environ, "BENCH_KEY": key},
         stdout=subprocess.PIPE,

@@ -10,10 +10,11 @@ import uvloop
 
 class _Echo(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
-        return grpc.unary_unary_rpc_method_handler(_echo)
+        return grpc.unary_unary_rpc_method_handler(echo)
 
 
-async def _echo(request: bytes, _: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+async def echo(request: bytes, _: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    """The request as it came."""
     return request
 
 

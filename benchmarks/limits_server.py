@@ -1,8 +1,12 @@
-"""A bare echo as the floor, or the same with a decision of the limiter in front of each call, paid from leases."""
+"""An echo, bare by one method, and by the other with a decision of the limiter in front, paid from leases.
+
+Both in one process: two that have loaded different things already differ by more than a decision costs.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from contextlib import AsyncExitStack
 from datetime import UTC
@@ -12,6 +16,7 @@ from uuid import UUID
 import grpc.aio
 import uvloop
 
+from benchmarks.echo_server import echo
 from memoro_core.billing.calendar import Calendar
 from memoro_core.clock import SystemClock
 from memoro_core.ids import TenantId, UserId
@@ -25,6 +30,8 @@ from memoro_core.redis.limit_buckets import RedisBuckets
 from memoro_core.redis.servers import RedisServerRegister
 from memoro_core.settings import Settings
 
+BARE: Final = "/echo/Bare"
+LIMITED: Final = "/echo/Limited"
 _RATE: Final = Rate(12_000_000, 400_000)
 POLICY: Final = TenantLimits(Limits(requests=_RATE, writes=_RATE, user_requests=_RATE), "1")
 _TENANT: Final = TenantId(UUID(int=7))
@@ -36,7 +43,7 @@ class _Limited(grpc.GenericRpcHandler):
         self._limiter = limiter
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
-        return grpc.unary_unary_rpc_method_handler(self._echo)
+        return grpc.unary_unary_rpc_method_handler(self._echo if handler_call_details.method == LIMITED else echo)
 
     async def _echo(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         ask = Ask(_TENANT, POLICY, MethodClass.WRITE, 5, {_USER: 1})
@@ -60,6 +67,9 @@ async def _serve(port: int, settings: Settings) -> None:
         server.add_generic_rpc_handlers((_Limited(limiter),))
         server.add_insecure_port(f"127.0.0.1:{port}")
         await server.start()
+        # As the server does: what is there by now stays.
+        gc.collect()
+        gc.freeze()
         await asyncio.Event().wait()
 
 

@@ -163,17 +163,22 @@ def ask_for(
 
 
 def renewal_of(
-    tenant: KnownTenant, group: LeaseGroup, units: DailyUnits, day: date | None, carry: Carry
+    tenant: KnownTenant, groups: Iterable[LeaseGroup], units: DailyUnits, day: date | None, carry: Carry
 ) -> AskedCall | None:
-    """The renewal of a group's lease; None where calls have become rare."""
+    """The renewal of the leases that are due; None where calls have become rare."""
     now = time.monotonic()
-    extra = group.wanted(1, now)
-    if not extra:
-        group.rest()
-        return None
-    unspent = group.hand_back(now, keep=True)
-    group.begin_renewal()
-    return AskedCall(tenant, [(Asked(group, 0, extra), unspent)], (), units, day, carry)
+    asked: list[tuple[Asked, Sequence[Unspent]]] = []
+    for group in groups:
+        if not group.is_due(now):
+            continue
+        extra = group.wanted(1, now)
+        if not extra:
+            group.rest()
+            continue
+        unspent = group.hand_back(now, keep=True)
+        group.begin_renewal()
+        asked.append((Asked(group, 0, extra), unspent))
+    return AskedCall(tenant, asked, (), units, day, carry) if asked else None
 
 
 def return_of(tenant: KnownTenant, group: LeaseGroup, units: DailyUnits, day: date, carry: Carry) -> AskedCall:

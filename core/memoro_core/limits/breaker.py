@@ -20,8 +20,11 @@ Reply: TypeAlias = "tuple[Taken, float] | None"
 _MAX_BATCH: Final = 512
 _MAX_UNDER_WAY: Final = 4
 """Pipelines at once: more misses gather for the next."""
-_GRACE: Final = 0.1
-"""The part of the budget that is kept for answers that have arrived, but found the event loop busy."""
+_TURNS: Final = 5
+"""Turns of the event loop in which an answer that has arrived gets to who waits for it. They take next to no time,
+unless the loop is so busy that it would not have looked for the answer before."""
+_PROBE_TIMEOUT: Final = 0.25
+"""Seconds that a sign of life may take: nobody waits for it."""
 _PROBE_AFTER: Final = (0.02, 0.05, 0.1)
 """Seconds between two signs of life that are asked for, the last one for as long as it takes."""
 _log = structlog.get_logger(__name__)
@@ -64,7 +67,7 @@ class Asking:
         if not self._scheduled:
             self._scheduled = True
             loop.call_soon(self._send)
-        timer = loop.call_later(self._timeout * (1 - _GRACE), self._give_up, future)
+        timer = loop.call_later(self._timeout, self._look_again, future, _TURNS)
         future.add_done_callback(lambda _: timer.cancel())
         return future
 
@@ -101,12 +104,12 @@ class Asking:
             if not future.done():
                 future.set_result(None if taken is None else (taken, asked_at))
 
-    def _give_up(self, future: asyncio.Future[Reply]) -> None:
-        # The loop may have been late itself: what has arrived by now is read before this is called again.
-        asyncio.get_running_loop().call_later(self._timeout * _GRACE, self._time_is_up, future)
-
-    def _time_is_up(self, future: asyncio.Future[Reply]) -> None:
-        if not future.done():
+    def _look_again(self, future: asyncio.Future[Reply], turns: int) -> None:
+        if future.done():
+            return
+        if turns:
+            asyncio.get_running_loop().call_soon(self._look_again, future, turns - 1)
+        else:
             self._open()
 
     def _open(self) -> None:
@@ -127,7 +130,7 @@ class Asking:
             await asyncio.sleep(_PROBE_AFTER[min(tries, len(_PROBE_AFTER) - 1)])
             tries += 1
             try:
-                async with asyncio.timeout(self._timeout):
+                async with asyncio.timeout(max(self._timeout, _PROBE_TIMEOUT)):
                     await self._probe()
             except (MemoroError, TimeoutError):
                 continue

@@ -13,6 +13,9 @@ from memoro_core.limits.model import UNLIMITED, Rate, Verdict
 from memoro_core.limits.ports import Standing
 
 LEASE_SECONDS: Final = LEASE / SECOND
+_RENEWED_AFTER: Final = LEASE_SECONDS * 0.75
+_RENEWED_ALONG: Final = LEASE_SECONDS * 0.25
+"""So much earlier a lease is renewed where another one is: that costs hardly more."""
 _NEVER: Final = math.inf
 _ENDLESS: Final = 1 << 62
 _KEPT_BACK: Final = 16
@@ -139,6 +142,10 @@ class LeaseGroup:
         unspent, self.unspent = self.unspent, []
         return unspent
 
+    def is_due(self, now: float) -> bool:
+        """Whether the lease may be renewed along with another."""
+        return not self.renewing and (self.tokens < self.low or now >= self.renew_at - _RENEWED_ALONG)
+
     def begin_renewal(self) -> None:
         """From now on a lease is asked for, and none besides."""
         self.renewing, self.low, self.renew_at = True, -1, _NEVER
@@ -151,7 +158,7 @@ class LeaseGroup:
                 self.unspent.append(Unspent(self.tokens, self.leased_at, self.day))
             self.tokens, self.leased_at, self.day = tokens, leased_at, day
             self.good_until = asked_at + LEASE_SECONDS
-            self.low, self.renew_at = tokens // 4, asked_at + LEASE_SECONDS / 2
+            self.low, self.renew_at = tokens // 4, asked_at + _RENEWED_AFTER
 
     def rest(self) -> None:
         """The lease is not renewed until a call asks for one."""

@@ -88,7 +88,7 @@ class SharedLimiter:
         group, weight = tenant.groups[ask.method_class], ask.weight
         if group.tokens < weight or now >= group.good_until:
             return self._remembered(tenant, ask, now)
-        verdict = group.verdict
+        verdict, due = group.verdict, False
         if ask.users and tenant.user_rate is not None:
             share, users = group.share, tenant.users
             for user, tokens in ask.users.items():
@@ -102,11 +102,11 @@ class SharedLimiter:
                 if lease.share < share:
                     share, verdict = lease.share, lease.verdict
                 if lease.tokens < lease.low or now >= lease.renew_at:
-                    self._renew(tenant, lease)
+                    due = True
         group.tokens -= weight
         group.spent += weight
-        if group.tokens < group.low or now >= group.renew_at:
-            self._renew(tenant, group)
+        if due or group.tokens < group.low or now >= group.renew_at:
+            self._renew(tenant, ask, now)
         self.counts.leased += 1
         return verdict
 
@@ -184,13 +184,15 @@ class SharedLimiter:
             self.counts.refusals[worst.refused_by] += 1
         return worst
 
-    def _renew(self, tenant: KnownTenant, group: LeaseGroup) -> None:
+    def _renew(self, tenant: KnownTenant, ask: Ask, now: float) -> None:
         asking = self._asking_of(tenant.id)
+        groups = [group for group, _ in self._known.groups_of(tenant, ask, now) if group.limited]
         if asking.away:
-            group.rest()
+            for group in groups:
+                group.rest()
             return
-        day = self._units.today() if group.counted else None
-        if call := renewal_of(tenant, group, self._units, day, partial(self._local.carry, tenant.id)):
+        day = None if tenant.daily_units is None else self._units.today()
+        if call := renewal_of(tenant, groups, self._units, day, partial(self._local.carry, tenant.id)):
             self._send(asking, call)
 
     def _send(self, asking: Asking, call: AskedCall) -> None:
