@@ -56,7 +56,7 @@ class _Limited(grpc.GenericRpcHandler):
 async def _serve(port: int, settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings))
-        redis = await stack.enter_async_context(open_redis(settings))
+        redis = await stack.enter_async_context(open_redis(settings, health_check_interval=0))
         units = DailyUnits(PostgresUnitStore(database), Calendar(UTC), SystemClock())
         limiter = await stack.enter_async_context(
             SharedLimiter(

@@ -11,6 +11,7 @@ from memoro_core.limits.ports import Limiter, OpenStreams
 from memoro_core.limits.streams import LocalOpenStreams, SharedOpenStreams
 from memoro_core.limits.units import DailyUnits
 from memoro_core.postgres.unit_store import PostgresUnitStore
+from memoro_core.redis.client import open_redis
 from memoro_core.redis.limit_buckets import RedisBuckets
 from memoro_core.redis.open_streams import RedisStreamCounts
 from memoro_core.redis.servers import RedisServerRegister
@@ -29,11 +30,14 @@ async def open_limits(ground: Ground, stack: AsyncExitStack, *, serves: bool) ->
     settings = ground.settings
     if not settings.limits:
         return Limiting(Unlimited(), LocalOpenStreams())
+    # Connections of its own, always open and never checked first: in a busy event loop each round trip may take as long
+    # as there is for a decision.
+    redis = await stack.enter_async_context(open_redis(settings, health_check_interval=0))
     limiter = await stack.enter_async_context(
         SharedLimiter(
-            RedisBuckets(ground.redis),
+            RedisBuckets(redis),
             DailyUnits(PostgresUnitStore(ground.database), ground.calendar, ground.clock),
-            RedisServerRegister(ground.redis) if serves else None,
+            RedisServerRegister(redis) if serves else None,
             timeout=settings.limit_timeout,
             servers=settings.processes,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
 
 import structlog
@@ -18,7 +18,7 @@ Reply: TypeAlias = "tuple[Taken, float] | None"
 """What came of it and when it was asked; None: the shared buckets are away."""
 
 _MAX_BATCH: Final = 512
-_MAX_UNDER_WAY: Final = 4
+MAX_UNDER_WAY: Final = 2
 """Pipelines at once: more misses gather for the next."""
 _TURNS: Final = 5
 """Turns of the event loop in which an answer that has arrived gets to who waits for it. They take next to no time,
@@ -67,8 +67,6 @@ class Asking:
         if not self._scheduled:
             self._scheduled = True
             loop.call_soon(self._send)
-        timer = loop.call_later(self._timeout, self._look_again, future, _TURNS)
-        future.add_done_callback(lambda _: timer.cancel())
         return future
 
     async def close(self) -> None:
@@ -80,7 +78,7 @@ class Asking:
 
     def _send(self) -> None:
         self._scheduled = False
-        while self._waiting and len(self._under_way) < _MAX_UNDER_WAY:
+        while self._waiting and len(self._under_way) < MAX_UNDER_WAY:
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MAX_BATCH))]
             batch = [one for one in batch if not one[1].done()]
             if batch:
@@ -94,21 +92,25 @@ class Asking:
             self._send()
 
     async def _take(self, batch: list[tuple[Taking, asyncio.Future[Reply]]]) -> None:
-        asked_at = time.monotonic()
+        asked_at, futures = time.monotonic(), [future for _, future in batch]
+        # From now on: a busy loop may have let the call wait until it got here, and Redis is not to blame for that.
+        timer = asyncio.get_running_loop().call_later(self._timeout, self._look_again, futures, _TURNS)
         try:
             takens = await self._store.take([taking for taking, _ in batch])
         except MemoroError:
             self._open()
             return
+        finally:
+            timer.cancel()
         for (_, future), taken in zip(batch, takens, strict=True):
             if not future.done():
                 future.set_result(None if taken is None else (taken, asked_at))
 
-    def _look_again(self, future: asyncio.Future[Reply], turns: int) -> None:
-        if future.done():
+    def _look_again(self, futures: Sequence[asyncio.Future[Reply]], turns: int) -> None:
+        if all(future.done() for future in futures):
             return
         if turns:
-            asyncio.get_running_loop().call_soon(self._look_again, future, turns - 1)
+            asyncio.get_running_loop().call_soon(self._look_again, futures, turns - 1)
         else:
             self._open()
 

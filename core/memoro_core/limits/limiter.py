@@ -12,7 +12,7 @@ from typing import Final
 from memoro_core.errors import MemoroError
 from memoro_core.ids import TenantId
 from memoro_core.limits.asked import AskedCall, ask_for, renewal_of, return_of, units_refused
-from memoro_core.limits.breaker import Asking, Reply
+from memoro_core.limits.breaker import MAX_UNDER_WAY, Asking, Reply
 from memoro_core.limits.counts import LimitCounts
 from memoro_core.limits.known import KnownTenant, KnownTenants
 from memoro_core.limits.leases import LeaseGroup, told_of
@@ -264,6 +264,10 @@ class SharedLimiter:
     # --- once a second -------------------------------------------------------------------------------------------
 
     async def _keep_house(self) -> None:
+        with suppress(MemoroError, TimeoutError):
+            async with asyncio.timeout(_BEAT):
+                # So that no call waits for a connection to be made.
+                await asyncio.gather(*(self._buckets.ping("") for _ in range(MAX_UNDER_WAY)))
         while True:
             with suppress(MemoroError, TimeoutError):
                 async with asyncio.timeout(_BEAT):

@@ -33,13 +33,15 @@ UNREACHABLE: Final = (RedisError, RedisClusterException, OSError, TimeoutError)
 """What a call raises when Redis is away, starting, full or turning over."""
 
 
-def connection_options(*, command_timeout: float = COMMAND_TIMEOUT) -> dict[str, Any]:
+def connection_options(
+    *, command_timeout: float = COMMAND_TIMEOUT, health_check_interval: float = HEALTH_CHECK_INTERVAL
+) -> dict[str, Any]:
     """How every connection to Redis is made: soon given up, checked after idling, tried once more when stale."""
     return {
         "socket_connect_timeout": CONNECT_TIMEOUT,
         "socket_timeout": command_timeout,
         "socket_keepalive": True,
-        "health_check_interval": HEALTH_CHECK_INTERVAL,
+        "health_check_interval": health_check_interval,
         "retry": Retry(NoBackoff(), 1),
         # Version 3 of the protocol costs a round trip at connect and gives nothing that is used here.
         "protocol": 2,
@@ -47,10 +49,18 @@ def connection_options(*, command_timeout: float = COMMAND_TIMEOUT) -> dict[str,
 
 
 @asynccontextmanager
-async def open_redis(settings: Settings, *, command_timeout: float = COMMAND_TIMEOUT) -> AsyncIterator[RedisClient]:
-    """A client, closed at the end. It connects when it is first used, so that a process starts while Redis is away."""
+async def open_redis(
+    settings: Settings,
+    *,
+    command_timeout: float = COMMAND_TIMEOUT,
+    health_check_interval: float = HEALTH_CHECK_INTERVAL,
+) -> AsyncIterator[RedisClient]:
+    """A client, closed at the end. It connects when it is first used, so that a process starts while Redis is away.
+
+    With a `health_check_interval` of 0 a command never waits for a check of its connection.
+    """
     address = parse_redis_url(settings.redis_url)
-    options = connection_options(command_timeout=command_timeout)
+    options = connection_options(command_timeout=command_timeout, health_check_interval=health_check_interval)
     async with _OPEN[address.topology](address, options) as client:
         yield client
 
