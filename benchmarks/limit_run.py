@@ -24,6 +24,8 @@ from memoro_core.limits.bucket import LEASE, SECOND
 from memoro_core.limits.model import Rate
 
 _POLICIES: Final = (Rate(480_000, 4_000), Rate(960_000, 12_000), Rate(360_000, 2_000))
+_DOWN: Final = 0.5
+"""Seconds for which Redis stays away: longer than any lease."""
 _AFTER: Final = SECOND // 2
 """How long after an outage a process may still decide alone or bring what it admitted."""
 
@@ -101,6 +103,7 @@ async def _restart(stack: Stack) -> tuple[int, int]:
     assert stack.redis.pid is not None
     os.kill(stack.redis.pid, signal.SIGKILL)
     await stack.redis.wait()
+    await asyncio.sleep(_DOWN)
     await stack.redis.start()
     return gone, time.time_ns() // 1000 + _AFTER
 
