@@ -18,6 +18,15 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True)
+class Passage:
+    """Weight that passed at some moment between two times, in microseconds: when it was asked for and answered."""
+
+    since: int
+    until: int
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class InForce:
     """A policy, and from when on it was in force."""
 
@@ -43,6 +52,22 @@ def most_over(
                 continue
             allowed = allowance(start.at, ordered[number].at, policies, lag=lag, lost=lost)
             worst = max(worst, passed - allowed)
+    return worst
+
+
+def surely_over(passages: Sequence[Passage], rate: Rate, *, lost: Sequence[tuple[int, int]] = ()) -> float:
+    """As `most_over`, of what surely passed within a window, because it was asked for and answered there.
+
+    So it does not matter how long calls take, nor how unevenly.
+    """
+    ordered = sorted(passages, key=lambda one: one.until)
+    worst = float("-inf")
+    for start in {one.since for one in passages}:
+        passed = 0
+        for one in ordered:
+            if one.since >= start:
+                passed += one.weight
+                worst = max(worst, passed - allowance(start, one.until, [InForce(0, rate)], lost=lost))
     return worst
 
 
