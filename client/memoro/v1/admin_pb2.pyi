@@ -33,7 +33,7 @@ class _TenantStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TenantSta
     TENANT_STATE_ACTIVE: _TenantState.ValueType  # 1
     """It may."""
     TENANT_STATE_SUSPENDED: _TenantState.ValueType  # 2
-    """Its calls are refused with TENANT_SUSPENDED; its data stays."""
+    """Its calls are refused with TENANT_SUSPENDED; its data stays, and its jobs wait but for those that run."""
 
 class TenantState(_TenantState, metaclass=_TenantStateEnumTypeWrapper):
     """Whether a tenant may call."""
@@ -43,7 +43,7 @@ TENANT_STATE_UNSPECIFIED: TenantState.ValueType  # 0
 TENANT_STATE_ACTIVE: TenantState.ValueType  # 1
 """It may."""
 TENANT_STATE_SUSPENDED: TenantState.ValueType  # 2
-"""Its calls are refused with TENANT_SUSPENDED; its data stays."""
+"""Its calls are refused with TENANT_SUSPENDED; its data stays, and its jobs wait but for those that run."""
 Global___TenantState: _TypeAlias = TenantState  # noqa: Y015
 
 class _Scope:

@@ -304,7 +304,7 @@ class SuspendTenantResponse(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def tenant(self) -> _admin_pb2.Tenant:
-        """SUSPENDED."""
+        """SUSPENDED. Its calls are refused and its streams end; jobs that run go on, others wait until it is resumed."""
 
     def __init__(
         self,

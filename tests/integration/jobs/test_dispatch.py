@@ -22,7 +22,7 @@ from memoro_core.jobs.model import JobRef, Priority
 from memoro_core.jobs.scheduling_ports import Allotment
 from memoro_core.memory.model import NewMemory
 from memoro_core.settings import Settings
-from memoro_core.tenancy.model import FREE_TIER, PRO_TIER, TierName
+from memoro_core.tenancy.model import FREE_TIER, PRO_TIER, TenantState, TierName
 from memoro_core.tenancy.service import TenancyService
 from tests.support.domain import Domain, fresh_name
 from tests.support.jobs import claim, new_job, now, reap, succeeded, try_claim, until
@@ -117,6 +117,26 @@ async def test_no_job_of_a_paused_queue_begins(domain: Domain, owner: asyncpg.Co
     await owner.execute("UPDATE tiers SET queue_paused_at = NULL")
     assert await domain.waiting.tenants_waiting(now=now(), limit=10) == [WaitingTenant(domain.tenant, 16, 1)]
     assert await try_claim(domain.run_store, [ref])
+
+
+async def test_no_job_of_a_suspended_tenant_begins_until_it_is_resumed(
+    domain: Domain, owner: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    tenants = TenancyService(domain.tenancy_store, SystemClock())
+    tenant = await tenant_of(domain, PRO_TIER)
+    running, hinted = await jobs_of(domain, tenant, {"ann": 2})
+    [claim_of_running] = await try_claim(domain.run_store, [running])
+    neighbour = await new_job(domain)
+    await tenants.set_state(tenant, TenantState.SUSPENDED)
+    # What a worker was told of already is not begun either, and then waits.
+    assert [one.ref for one in await try_claim(domain.run_store, [hinted, neighbour])] == [neighbour]
+    assert await domain.waiting.tenants_waiting(now=now(), limit=10) == []
+    assert await owner.fetchval("SELECT waiting FROM jobs WHERE job_id = $1", hinted.job_id)
+    # What runs goes on to its end.
+    await domain.run_store.finish(claim_of_running, succeeded(claim_of_running), now=now())
+    await tenants.set_state(tenant, TenantState.ACTIVE)
+    assert [one.tenant_id for one in await domain.waiting.tenants_waiting(now=now(), limit=10)] == [tenant]
+    assert [one.ref for one in await try_claim(domain.run_store, [hinted])] == [hinted]
 
 
 async def test_the_most_urgent_come_first_but_who_waits_long_enough_comes_before_them(

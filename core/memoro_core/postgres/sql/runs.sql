@@ -5,13 +5,13 @@
 
 -- name: claim
 -- Takes those of these jobs that wait, are due, are not asked to cancel, and for which there is room: no more of a tenant's and
--- of a user's jobs run at once than the tier allows, and none of a paused queue is begun. Of jobs that have lost two workers a
+-- of a user's jobs run at once than the tier allows, and none of a paused queue or of a suspended tenant is begun. Of jobs that have lost two workers a
 -- worker runs one at a time: if it is the job that kills them, it takes no other along that has lost as many. Arrays are parallel; the first have
 -- the first go. A job that another transaction holds is left out: it is being claimed or cancelled there. One that there is no
 -- room for loses its hint, and waits for the scheduler to choose it: for a second at least if it has lost two workers. The caller holds the tenants' claim locks, so that the
 -- count of what runs stays true until it commits. $8 has the seconds that a run may take, by kind. Runs across tenants.
 WITH waiting AS (
-    SELECT ref.place, jobs.tenant_id, jobs.job_id, jobs.user_id, tenants.tier,
+    SELECT ref.place, jobs.tenant_id, jobs.job_id, jobs.user_id, tenants.tier, tenants.state AS standing,
            jobs.attempt > 1 AND coalesce(jobs.error ->> 'reason' = 'WORKER_LOST', false) AS suspect
     FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS ref (tenant_id, job_id, place)
     JOIN jobs USING (tenant_id, job_id)
@@ -26,7 +26,7 @@ WITH waiting AS (
     GROUP BY tenant_id, user_id
 ), of_user AS (
     SELECT waiting.*, tiers.tenant_in_flight,
-           tiers.queue_paused_at IS NULL
+           tiers.queue_paused_at IS NULL AND standing = 'ACTIVE'
            AND (NOT suspect
                 OR (row_number() OVER (PARTITION BY suspect ORDER BY place) = 1
                     AND NOT EXISTS (SELECT

@@ -20,7 +20,7 @@ WHERE ctid = ANY (ARRAY(
 -- name: tenants_waiting
 -- Tenants with jobs that wait for their turn, with the weight of their tier, and how many of those jobs could be hinted now:
 -- that many are due, and the tenant's cap has room for them. No more than $2 are counted. Jobs that had been put off are counted
--- apart, until they have waited for as long as their rank sets them back. A tenant is found by one look into the index, however
+-- apart, until they have waited for as long as their rank sets them back. Jobs of a suspended tenant wait. A tenant is found by one look into the index, however
 -- many jobs it has.
 WITH RECURSIVE found AS (
     -- The order of the index, here and below, so that it is used.
@@ -49,7 +49,7 @@ CROSS JOIN LATERAL (
           ORDER BY user_id, rank_at
           LIMIT greatest(least(tiers.tenant_in_flight - busy.jobs, $2::bigint), 0)) AS job
 ) AS due
-WHERE tiers.queue_paused_at IS NULL AND due.jobs > 0;
+WHERE tiers.queue_paused_at IS NULL AND tenants.state = 'ACTIVE' AND due.jobs > 0;
 
 -- name: hint
 -- Chooses up to $2 of the waiting jobs of each tenant $1, in the order of their rank, as many of each user as its cap has room
