@@ -183,6 +183,7 @@ class MemoroServer:
                     container.tenant_watcher,
                     container.open_streams,
                     container.clock,
+                    self._metrics,
                     heartbeat_interval=settings.watch_heartbeat,
                 ),
             ),

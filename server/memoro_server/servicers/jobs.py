@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from memoro.v1 import jobs_pb2
 from memoro.v1 import jobs_service_pb2 as pb
 from memoro_core.clock import Clock
+from memoro_core.errors import MemoroError, Reason
 from memoro_core.ids import JobId
 from memoro_core.jobs.model import Job
 from memoro_core.jobs.service import JobsService
@@ -19,6 +20,7 @@ from memoro_server.convert.idempotency import idempotency_of
 from memoro_server.convert.jobs import from_job, from_job_event, heartbeat, to_feed_filter, to_job_filter
 from memoro_server.convert.pages import PageSpot
 from memoro_server.convert.scalars import from_time, to_id
+from memoro_server.metrics import ServerMetrics
 
 
 class JobsServicer:
@@ -31,6 +33,7 @@ class JobsServicer:
         tenant_watcher: TenantWatcher,
         streams: OpenStreams,
         clock: Clock,
+        metrics: ServerMetrics,
         *,
         heartbeat_interval: float,
     ) -> None:
@@ -39,6 +42,7 @@ class JobsServicer:
         self._tenant_watcher = tenant_watcher
         self._streams = streams
         self._clock = clock
+        self._metrics = metrics
         self._heartbeat_interval = heartbeat_interval
 
     async def GetJob(self, request: pb.GetJobRequest, call: Call) -> pb.GetJobResponse:
@@ -102,8 +106,21 @@ class JobsServicer:
         )
         return pb.RetryJobResponse(job=from_job(job))
 
-    def _one_more_stream(self, call: Call) -> AbstractAsyncContextManager[None]:
-        return self._streams.one_more(call.tenant_id, maximum=call.principal.limits.limits.open_streams)
+    @asynccontextmanager
+    async def _one_more_stream(self, call: Call) -> AsyncIterator[None]:
+        """A stream of the caller's tenant. Raises RATE_LIMITED for one too many, which in shadow mode only counts."""
+        tenant_id, limits = call.tenant_id, call.principal.limits
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self._streams.one_more(tenant_id, maximum=limits.limits.open_streams))
+            except MemoroError as error:
+                if error.reason is not Reason.RATE_LIMITED:
+                    raise
+                self._metrics.refused(call.principal.tier, "open_streams", shadow=limits.shadow)
+                if not limits.shadow:
+                    raise
+                await stack.enter_async_context(self._streams.one_more(tenant_id, maximum=None))
+            yield
 
     def _heartbeat(self) -> jobs_pb2.Heartbeat:
         return heartbeat(from_time(self._clock.now()), self._heartbeat_interval)

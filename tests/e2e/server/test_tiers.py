@@ -13,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from memoro.v1 import admin_pb2
 from memoro.v1 import admin_service_pb2 as pb
+from memoro.v1 import jobs_service_pb2 as jobs
 from memoro.v1 import memory_service_pb2 as memory
 from memoro_core.redis.keys import CUSTOM_STREAM
 from tests.support.deployment import Deployment
@@ -132,3 +133,42 @@ async def test_a_new_tier_is_a_queue_like_the_others(deployment: Deployment, tie
     assert [queue.HasField("pause_time") for queue in queues if queue.name == tier.name] == [True]
     clear = pb.ClearQueueRequest(queue=tier.name)
     assert (await operator.ask("AdminService/ClearQueue", clear)).cancelled >= 1
+
+
+async def test_streams_beyond_a_limit_are_counted_and_in_shadow_mode_let_in(
+    deployment: Deployment, tier: admin_pb2.Tier
+) -> None:
+    operator, caller = await deployment.operator(), await deployment.caller()
+    await operator.ask("AdminService/PutTier", pb.PutTierRequest(tier=tier))
+    of_tier = pb.UpdateTenantRequest(tenant_id=str(caller.tenant_id), tier=tier.name)
+    await operator.ask("AdminService/UpdateTenant", of_tier)
+    watch, opened = jobs.WatchJobsRequest(), []
+
+    def refused(mode: str) -> float:
+        labels = {"tier": tier.name, "limit": "open_streams", "mode": mode}
+        return deployment.server._metrics.registry.get_sample_value("memoro_limits_refused_total", labels) or 0
+
+    async def held() -> bool:
+        return (await caller.call("JobsService/WatchJobs", watch)).code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    for _ in range(2):
+        opened.append(caller.stream("JobsService/WatchJobs", watch))
+        await opened[-1].read()
+    await until(held, seconds=5)
+    assert refused("refuse") >= 1
+    assert refused("shadow") == 0
+    before = refused("refuse")
+    tier.shadow = True
+    await operator.ask("AdminService/PutTier", pb.PutTierRequest(tier=tier))
+
+    async def let_in() -> bool:
+        return not await held()
+
+    await until(let_in, seconds=5)
+    for _ in range(3):
+        opened.append(caller.stream("JobsService/WatchJobs", watch))
+        await opened[-1].read()
+    assert refused("shadow") >= 4
+    assert refused("refuse") - before <= 1
+    for stream in opened:
+        stream.cancel()
