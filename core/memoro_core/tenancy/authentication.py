@@ -115,9 +115,7 @@ class Authenticator:
         standing = await self._store.find_standing(token.tenant)
         if standing is None:
             return _invalid()
-        # Whatever the issuer says: only operators administer.
-        scopes = token.scopes if standing.is_operator else token.scopes - {Scope.ADMIN}
-        return self._admitted(standing, scopes, token.until, None, token.subject)
+        return self._admitted(standing, token.scopes, token.until, None, token.subject)
 
     def _admitted(
         self,
@@ -130,6 +128,9 @@ class Authenticator:
         if standing.state is TenantState.SUSPENDED:
             return MemoroError(Code.PERMISSION_DENIED, Reason.TENANT_SUSPENDED, "the tenant is suspended")
         self._tiers[standing.tenant_id] = standing.tier
+        if not standing.is_operator:
+            # Whatever the issuer or the row of a key says: only operators administer.
+            scopes -= {Scope.ADMIN}
         principal = Principal(
             standing.tenant_id, api_key_id, scopes, standing.tier, standing.limits, standing.jobs_kept, subject
         )

@@ -24,6 +24,7 @@ class Bootstrap:
 
     def __init__(self, store: TenancyStore, clock: Clock) -> None:
         self._store = store
+        self._clock = clock
         self._tenancy = TenancyService(store, clock)
 
     async def operator(self) -> Tenant:
@@ -63,5 +64,6 @@ class Bootstrap:
             and credential is not None
             and credential.standing.tenant_id == tenant.id
             and credential.revoked_at is None
+            and (credential.expires_at is None or credential.expires_at > self._clock.now())
             and key.matches(credential.secret_hash)
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -261,6 +262,33 @@ async def test_a_key_from_before_there_was_a_scope_stays_as_it_is(domain: Domain
     assert await bootstrap.key(tenant, "dev", DEFAULT_SCOPES, known=key) == key
     [kept] = (await tenancy.list_api_keys(tenant.id, size=10, position=None)).items
     assert set(kept.scopes) == set(older)
+
+
+async def test_a_known_key_that_has_ended_is_replaced(domain: Domain, tenancy: TenancyService) -> None:
+    bootstrap = Bootstrap(domain.tenancy_store, SystemClock())
+    tenant = await bootstrap.tenant(fresh_name(), "")
+    known = await bootstrap.key(tenant, "dev", DEFAULT_SCOPES)
+    [key] = (await tenancy.list_api_keys(tenant.id, size=10, position=None)).items
+    await tenancy.rotate_api_key(_operator(domain), tenant.id, key.id, overlap=timedelta(minutes=1))
+    assert await bootstrap.key(tenant, "dev", DEFAULT_SCOPES, known=known) == known
+    await tenancy.rotate_api_key(_operator(domain), tenant.id, key.id, overlap=timedelta())
+    assert await bootstrap.key(tenant, "dev", DEFAULT_SCOPES, known=known) != known
+
+
+async def test_the_row_of_a_key_makes_nobody_an_operator(domain: Domain, tenancy: TenancyService) -> None:
+    _, secret = await tenancy.create_api_key(None, domain.tenant, "k", (Scope.READ,), None)
+    find = domain.tenancy_store.find_credential
+
+    class Tampered:
+        """Rows in which somebody has written a scope that no call gives."""
+
+        async def find_credential(self, prefix: str) -> object:
+            credential = await find(prefix)
+            assert credential is not None
+            return replace(credential, scopes=credential.scopes | {Scope.ADMIN})
+
+    tampered = Authenticator(Tampered(), SystemClock(), ttl=1)  # type: ignore[arg-type]
+    assert (await tampered.authenticate(f"Bearer {secret}")).scopes == {Scope.READ}
 
 
 async def test_secrets_are_not_stored(domain: Domain, tenancy: TenancyService) -> None:
