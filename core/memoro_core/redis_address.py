@@ -42,6 +42,11 @@ class RedisAddress:
     sentinel_login: tuple[str | None, str | None] = field(default=(None, None), repr=False)
     """User and password at the Sentinels."""
 
+    @property
+    def tls(self) -> bool:
+        """Whether the connections are encrypted."""
+        return self.server_url.startswith("rediss:")
+
 
 def parse_redis_url(url: str) -> RedisAddress:
     """Reads `redis://`, `redis+cluster://` and `redis+sentinel://`, each also as `rediss`, with TLS.

@@ -13,6 +13,7 @@ from memoro_core.diagnosis.service import DiagnosisService
 from memoro_core.postgres.diagnosis_store import PostgresInspector
 from memoro_core.postgres.migrate import known_versions
 from memoro_core.redis.inspector import RedisServerInspector
+from memoro_core.redis_address import parse_redis_url
 from memoro_core.settings import Settings
 
 _BESIDE_THE_POOL: Final = 3
@@ -28,12 +29,14 @@ def open_diagnosis(ground: Ground) -> DiagnosisService:
 
 def _setup_of(ground: Ground) -> Setup:
     settings, model = ground.settings, ground.providers.embedding.model
+    redis = parse_redis_url(settings.redis_url)
     return Setup(
         host=settings.grpc_host,
         certificate_ends=_certificate_ends(settings),
         reflection=settings.reflection,
         secret_key=settings.secret_key is not None,
         webhook_allow_private=settings.webhook_allow_private,
+        redis_in_the_open=() if redis.tls else [host for host, _ in redis.hosts],
         connections=(settings.processes + settings.worker_processes) * (settings.database_pool_size + _BESIDE_THE_POOL),
         embedding_model=model.key,
         dimensions=model.dimensions,

@@ -31,7 +31,8 @@ class Diagnosis:
 class Setup:
     """What the settings of the server say.
 
-    `certificate_ends` None: no TLS. `connections`: what a server and a worker of these settings may open together.
+    `certificate_ends` None: no TLS. `redis_in_the_open`: the hosts of a Redis that is spoken to without TLS.
+    `connections`: what a server and a worker of these settings may open together.
     """
 
     host: str
@@ -39,6 +40,7 @@ class Setup:
     reflection: bool
     secret_key: bool
     webhook_allow_private: bool
+    redis_in_the_open: Sequence[str]
     connections: int
     embedding_model: str
     dimensions: int

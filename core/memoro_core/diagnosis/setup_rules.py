@@ -21,6 +21,7 @@ def of_setup(setup: Setup, now: datetime) -> Iterator[Diagnosis]:
     yield _secret_key(setup)
     yield _reflection(setup)
     yield _webhooks(setup)
+    yield _redis_tls(setup)
 
 
 def of_keys(keys: KeyFacts, setup: Setup) -> Iterator[Diagnosis]:
@@ -134,6 +135,17 @@ def _webhooks(setup: Setup) -> Diagnosis:
             "unless all tenants are trusted",
         )
     return ok("webhook-addresses", "public ones only")
+
+
+def _redis_tls(setup: Setup) -> Diagnosis:
+    hosts = [host for host in setup.redis_in_the_open if not is_loopback(host)]
+    if hosts:
+        return warning(
+            "redis-tls",
+            f"the connection to {listed(hosts)} leaves this machine unencrypted, and with it the password of Redis and "
+            "the progress of jobs: let MEMORO_REDIS_URL begin with rediss, unless the network is closed",
+        )
+    return ok("redis-tls", "on" if not setup.redis_in_the_open else "off, on this machine only")
 
 
 def _too_old(node: RedisNode) -> bool:

@@ -222,6 +222,23 @@ async def test_a_redis_that_is_away_is_told(patient: Patient) -> None:
     assert {check: told[0].value for check, told in bad.items()} == {"redis-version": "FAILED"}
 
 
+@pytest.mark.parametrize(
+    ("url", "open_"),
+    [
+        ("redis://:hunter2@redis.invalid:1/0", True),
+        ("redis+cluster://127.0.0.1:1,redis.invalid:1", True),
+        ("rediss://:hunter2@redis.invalid:1/0", False),
+        ("rediss+cluster://redis.invalid:1", False),
+    ],
+)
+async def test_a_redis_beyond_this_machine_without_tls_is_told(patient: Patient, url: str, open_: bool) -> None:
+    bad = await patient.found(redis_url=url)
+    assert {check: told[0].value for check, told in bad.items() if check != "redis-version"} == (
+        {"redis-tls": "WARNING"} if open_ else {}
+    )
+    assert "hunter2" not in str(bad)
+
+
 async def test_a_clock_that_is_off_is_told(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
     urls = {"database_url": patient.stack.database_url, "redis_url": patient.stack.redis_url}
     async with open_container(Settings.model_validate(urls)) as container:

@@ -40,6 +40,7 @@ SETUP = Setup(
     reflection=False,
     secret_key=True,
     webhook_allow_private=False,
+    redis_in_the_open=("127.0.0.1", "localhost"),
     connections=26,
     embedding_model="local/wordllama@256",
     dimensions=256,
@@ -125,6 +126,7 @@ def test_vectors_that_are_too_long_for_an_index_are_told() -> None:
         (replace(SETUP, secret_key=False), "secret-key", "WARNING"),
         (replace(SETUP, reflection=True), "reflection", "WARNING"),
         (replace(SETUP, webhook_allow_private=True), "webhook-addresses", "WARNING"),
+        (replace(SETUP, redis_in_the_open=("127.0.0.1", "redis.internal")), "redis-tls", "WARNING"),
     ],
 )
 def test_what_is_wrong_with_the_settings_is_told(setup: Setup, check: str, verdict: str) -> None:
