@@ -22,6 +22,14 @@ from memoro_core.tenancy.tokens import MAX_TOKEN_LENGTH, Token, TokenVerifier
 _MAX_REMEMBERED: Final = 10_000
 
 
+class TenantSuspendedError(MemoroError):
+    """PERMISSION_DENIED / TENANT_SUSPENDED. `principal` is who called, for logs: it may do nothing."""
+
+    def __init__(self, principal: Principal) -> None:
+        super().__init__(Code.PERMISSION_DENIED, Reason.TENANT_SUSPENDED, "the tenant is suspended")
+        self.principal = principal
+
+
 class Authenticator:
     """Checks keys and tokens, and remembers each verdict for `ttl` seconds, or until it is told to forget it.
 
@@ -125,15 +133,15 @@ class Authenticator:
         api_key_id: ApiKeyId | None,
         subject: str = "",
     ) -> _Known | MemoroError:
-        if standing.state is TenantState.SUSPENDED:
-            return MemoroError(Code.PERMISSION_DENIED, Reason.TENANT_SUSPENDED, "the tenant is suspended")
-        self._tiers[standing.tenant_id] = standing.tier
         if not standing.is_operator:
             # Whatever the issuer or the row of a key says: only operators administer.
             scopes -= {Scope.ADMIN}
         principal = Principal(
             standing.tenant_id, api_key_id, scopes, standing.tier, standing.limits, standing.jobs_kept, subject
         )
+        if standing.state is TenantState.SUSPENDED:
+            return TenantSuspendedError(principal)
+        self._tiers[standing.tenant_id] = standing.tier
         return _Known(principal, until)
 
 

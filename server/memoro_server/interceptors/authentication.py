@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
+from memoro_core.tenancy.authentication import TenantSuspendedError
 from memoro_core.tenancy.model import Principal, Scope
 from memoro_server.call import Call, Handler, Method, scope_missing
 
@@ -32,7 +33,12 @@ class AuthenticationInterceptor:
         enough = {scope, Scope.ADMIN} if method.policy.operators else {scope}
 
         async def authenticated(request: Any, call: Call) -> bytes | None:
-            principal = await authenticate(call.authorization)
+            try:
+                principal = await authenticate(call.authorization)
+            except TenantSuspendedError as error:
+                # He goes no further, but logs say who it was.
+                call.principal = error.principal
+                raise
             call.principal = principal
             if enough.isdisjoint(principal.scopes):
                 raise scope_missing(scope)

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.message_factory import GetMessageClass
+from structlog.testing import capture_logs
 
 from memoro.v1 import admin_pb2
 from memoro.v1 import admin_service_pb2 as pb
@@ -36,6 +37,31 @@ async def test_every_attempt_of_a_stranger_is_written(deployment: Deployment) ->
     recent = [one for one in await events(operator, page_size=500) if one.actor_tenant_id == str(stranger.tenant_id)]
     assert [f"/memoro.v1.{one.method}" for one in reversed(recent)] == AUDITED
     assert {(one.code, one.reason) for one in recent} == {("PERMISSION_DENIED", "SCOPE_MISSING")}
+
+
+async def test_what_a_suspended_tenant_tries_is_written(deployment: Deployment) -> None:
+    operator, caller = await deployment.operator(), await deployment.caller()
+    tenant_id = str(caller.tenant_id)
+    await operator.ask("AdminService/SuspendTenant", pb.SuspendTenantRequest(tenant_id=tenant_id))
+    create = webhooks.CreateWebhookEndpointRequest(url="https://hooks.invalid/memoro")
+    with capture_logs() as logs:
+        async with asyncio.timeout(5):
+            while (outcome := await caller.call("WebhooksService/CreateWebhookEndpoint", create)).info.reason != (
+                "TENANT_SUSPENDED"
+            ):
+                await asyncio.sleep(0.02)
+    assert outcome.code is grpc.StatusCode.PERMISSION_DENIED
+    last = (await events(operator, tenant_id=tenant_id))[0]
+    assert (last.method, last.code, last.reason, last.actor_tenant_id) == (
+        "WebhooksService/CreateWebhookEndpoint",
+        "PERMISSION_DENIED",
+        "TENANT_SUSPENDED",
+        tenant_id,
+    )
+    assert last.actor_api_key_id
+    # The server's log says who it was, too.
+    [line] = [line for line in logs if line["event"] == "call" and line["reason"] == "TENANT_SUSPENDED"]
+    assert (line["tenant_id"], line["api_key_id"]) == (tenant_id, last.actor_api_key_id)
 
 
 async def test_reads_are_not_written(deployment: Deployment) -> None:
