@@ -24,7 +24,7 @@ from memoro_core.settings import Settings
 from memoro_core.tenancy.model import Scope
 from memoro_server.policy import POLICIES
 from tests.support.deployment import LOADING, METHODS, Caller, Deployment, deployed
-from tests.support.fuzzing import HOSTILE
+from tests.support.fuzzing import HOSTILE, fields_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -190,9 +190,14 @@ WITHOUT_TOKENS = {
 """Lists that may be shorter than a page here, and of no tenant."""
 
 
-def texts_of(path: str) -> Sequence[FieldDescriptor]:
-    fields = METHODS[path].input_type.fields
-    return [it for it in fields if it.type == FieldDescriptor.TYPE_STRING]
+def texts_of(path: str) -> Sequence[str]:
+    """The paths of all fields that hold text, and of those that hold any JSON, however deep they are."""
+    return [
+        name
+        for name, field in fields_of(METHODS[path].input_type)
+        if field.type == FieldDescriptor.TYPE_STRING
+        or (field.message_type is not None and field.message_type.full_name == "google.protobuf.Struct")
+    ]
 
 
 @pytest.mark.parametrize("path", OF_A_TENANT)
@@ -201,15 +206,10 @@ async def test_no_text_reaches_what_another_tenant_has(neighbours: Neighbours, p
     before = await neighbours.deployment.rows(neighbours.owner.tenant_id)
     method = path.removeprefix("/memoro.v1.")
     work = []
-    for field in texts_of(path):
+    for name in texts_of(path):
         for text in (*HOSTILE, *neighbours.of_owner.values()):
             request = _plain(path)
-            if _has_filter(path):
-                request.filter.metadata.update({"a') OR true --": "$.** ? (@ == 1)"})
-            if field.is_repeated:
-                getattr(request, field.name).append(text)
-            else:
-                setattr(request, field.name, text)
+            _put(request, name, text)
             work.append(request)
     for request in work:
         outcome = await neighbours.stranger.call(method, request)
@@ -218,26 +218,49 @@ async def test_no_text_reaches_what_another_tenant_has(neighbours: Neighbours, p
     assert await neighbours.deployment.rows(neighbours.owner.tenant_id) == before
 
 
-def _has_filter(path: str) -> bool:
-    field = method_fields(path).get("filter")
-    return field is not None and "metadata" in field.message_type.fields_by_name
+def _put(message: Any, name: str, text: str) -> None:
+    """Puts the text where the path leads, into an otherwise plain request."""
+    *outer, last = name.split(".")
+    for part in outer:
+        repeated = message.DESCRIPTOR.fields_by_name[part].is_repeated
+        inner = getattr(message, part)
+        message = (inner[0] if inner else inner.add()) if repeated else inner
+        message.SetInParent()
+        _make_plain(message)
+    field = message.DESCRIPTOR.fields_by_name[last]
+    if field.message_type is not None:
+        getattr(message, last).update({text: text, "a": [{text: text}]})
+    elif field.is_repeated:
+        getattr(message, last).append(text)
+    else:
+        setattr(message, last, text)
 
 
 def _plain(path: str) -> Any:
     """A request that would do, so that the text under trial is what matters."""
     request: Any = GetMessageClass(METHODS[path].input_type)()
-    fields = method_fields(path)
+    _make_plain(request)
+    if "messages" in method_fields(path):
+        request.messages.add().text = "Hello!"
+    return request
+
+
+def _make_plain(message: Any) -> None:
+    fields = message.DESCRIPTOR.fields_by_name
     for name, value in (
         ("user_id", "john"),
         ("text", "Hello!"),
         ("query", "Where is Ann?"),
         ("conversation_id", "talk"),
     ):
-        if name in fields and not fields[name].has_presence:
-            setattr(request, name, value)
-    if "messages" in fields:
-        request.messages.add().text = "Hello!"
-    return request
+        # What a filter names is left to the text under trial.
+        if name in fields and not fields[name].has_presence and message.DESCRIPTOR.name != "MemoryFilter":
+            setattr(message, name, value)
+
+
+async def test_texts_are_tried_in_filters_too() -> None:
+    for method in ("ListMemories", "SearchMemories"):
+        assert {"filter.conversation_id", "filter.metadata"} <= {*texts_of(f"/memoro.v1.MemoryService/{method}")}
 
 
 @pytest.mark.parametrize("payload", ["the-same", "another"])
