@@ -168,7 +168,8 @@ class LeaseGroup:
         """Goes on where the group stood under another policy; what it has leased is handed back."""
         if before.limited and self.limited:
             self.unspent = list(before.hand_back(now, keep=False))
-            self.spent, self.booked, self.day = before.spent, before.booked, before.day
+            # What was spent before and is not booked yet will be, as the other's.
+            self.spent, self.booked, self.day = before.spent, before.spent, before.day
             self._pace, self._marked_at = before._pace, before._marked_at
             self._spent_at_mark = before._spent_at_mark
 

@@ -74,6 +74,19 @@ async def test_units_outlive_redis_and_the_servers(settings: Settings, redis: Re
         assert not (await limiter.decide(caller.ask(20))).allowed
 
 
+async def test_a_change_of_limits_counts_no_unit_twice_and_loses_none(
+    settings: Settings, store: PostgresUnitStore
+) -> None:
+    caller, clock, day = Caller(Limits(daily_units=1000)), Noon(), date(2031, 5, 6)
+    changed = caller.under(Limits(daily_units=500), version="2")
+    async with open_limiter(settings, clock=clock) as limiter:
+        for asks in ((caller.ask(7), caller.ask(20, MethodClass.WRITE)), (changed.ask(3),)):
+            for ask in asks:
+                assert (await limiter.decide(ask)).allowed
+    # The writes of before have no call after them.
+    assert await store.add({(caller.tenant_id, day): 0}) == {(caller.tenant_id, day): 30}
+
+
 async def test_leases_give_their_units_back(settings: Settings, store: PostgresUnitStore, redis: Redis) -> None:
     caller, clock = Caller(Limits(daily_units=10_000, requests=per_second(2000, 2000))), Noon()
     day = date(2031, 5, 6)
