@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import grpc
 import grpc.aio
@@ -21,6 +21,7 @@ from memoro.v1 import (
 )
 from memoro_core.container import Container, open_container
 from memoro_core.ids import TenantId
+from memoro_core.limits.model import Limits, Rate
 from memoro_core.postgres.tenancy_store import PostgresTenancyStore
 from memoro_core.settings import Settings
 from memoro_core.tenancy.bootstrap import Bootstrap
@@ -33,6 +34,9 @@ from tests.support.interception import Outcome, outcome_of
 TIMEOUT = 20.0
 LOADING = 60.0
 """For the first SYNC call of a server, which loads its models."""
+FAR: Final = Rate(60_000_000, 1_000_000)
+WIDE: Final = Limits(requests=FAR, reads=FAR, writes=FAR, searches=FAR, user_requests=FAR)
+"""What the tier limits is out of reach."""
 METHODS: Mapping[str, Any] = {
     f"/{service.full_name}/{method.name}": method
     for file in (memory_service_pb2, jobs_service_pb2, billing_service_pb2, admin_service_pb2, webhooks_service_pb2)
@@ -109,6 +113,18 @@ class Deployment:
     async def caller_of(self, tenant: Tenant, scopes: Sequence[Scope] = DEFAULT_SCOPES) -> Caller:
         """One more key of a tenant."""
         return Caller(self.channel, tenant.id, await self.bootstrap.key(tenant, "A test's", scopes))
+
+    async def limited(self, limits: Limits) -> Caller:
+        """A new tenant's key, which reads, writes and has jobs: these limits hold it, and no other."""
+        tenant = await self.bootstrap.tenant(fresh_name(), "A test's")
+        await self.limit(tenant.id, limits)
+        return await self.caller_of(tenant, tuple(Scope)[:3])
+
+    async def limit(self, tenant_id: TenantId, limits: Limits) -> None:
+        """From now on these limits hold a tenant."""
+        own = {name: value for name in Limits.__slots__ if (value := getattr(limits, name)) is not None}
+        tenancy = self.container.tenancy
+        await tenancy.update_tenant(tenant_id, display_name=None, tier=None, limits=replace(WIDE, **own), version=None)
 
     async def operator(self) -> Caller:
         """A key that may administer."""

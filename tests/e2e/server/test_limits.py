@@ -29,18 +29,6 @@ SEARCH = "MemoryService/SearchMemories"
 BATCH = "MemoryService/BatchCreateMemories"
 
 
-async def limited(deployment: Deployment, limits: Limits) -> Caller:
-    """A new tenant's caller, whom these limits hold, and no other."""
-    tenancy = deployment.container.tenancy
-    tenant = await deployment.bootstrap.tenant(fresh_name(), "A test's")
-    # What the tier limits is out of reach.
-    far = Rate(60_000_000, 1_000_000)
-    wide = Limits(requests=far, reads=far, writes=far, searches=far, user_requests=far)
-    own = {name: value for name in Limits.__slots__ if (value := getattr(limits, name)) is not None}
-    await tenancy.update_tenant(tenant.id, display_name=None, tier=None, limits=replace(wide, **own), version=None)
-    return await deployment.caller_of(tenant, tuple(Scope)[:3])
-
-
 def create(user: str = "ann") -> pb.CreateMemoryRequest:
     return pb.CreateMemoryRequest(request_id=str(new_id()), user_id=user, text="Ann plays the cello.")
 
@@ -76,7 +64,7 @@ async def test_each_limit_refuses_and_says_when_to_come_back(
     deployment: Deployment, name: str, method: str, request_: Any, passing: int
 ) -> None:
     slow: dict[str, Any] = {name: SLOW}
-    caller = await limited(deployment, Limits(**slow))
+    caller = await deployment.limited(Limits(**slow))
     passed, refused = await until_refused(caller, method, request_)
     # A slow test is given a token or two.
     assert passing <= passed <= passing + 2
@@ -93,7 +81,7 @@ async def test_each_limit_refuses_and_says_when_to_come_back(
 
 
 async def test_a_caller_who_waits_as_told_passes(deployment: Deployment) -> None:
-    caller = await limited(deployment, Limits(searches=Rate(1200, 20)))
+    caller = await deployment.limited(Limits(searches=Rate(1200, 20)))
     for _ in range(3):
         _, refused = await until_refused(caller, SEARCH, search, 60)
         await asyncio.sleep(refused.detail(error_details_pb2.RetryInfo).retry_delay.ToMilliseconds() / 1000)
@@ -101,7 +89,7 @@ async def test_a_caller_who_waits_as_told_passes(deployment: Deployment) -> None
 
 
 async def test_the_limits_of_one_user_are_none_of_another(deployment: Deployment) -> None:
-    caller = await limited(deployment, Limits(user_requests=SLOW))
+    caller = await deployment.limited(Limits(user_requests=SLOW))
     await until_refused(caller, SEARCH, search)
     assert (await caller.call(SEARCH, search("bob"))).code is grpc.StatusCode.OK
     # A batch takes of each user his share.
@@ -112,7 +100,7 @@ async def test_the_limits_of_one_user_are_none_of_another(deployment: Deployment
 
 
 async def test_a_refused_call_costs_nothing(deployment: Deployment) -> None:
-    caller = await limited(deployment, Limits(writes=SLOW, daily_units=1_000))
+    caller = await deployment.limited(Limits(writes=SLOW, daily_units=1_000))
     assert (await caller.call(BATCH, batch("ann"))).code is grpc.StatusCode.OK
     before = await deployment.rows(caller.tenant_id)
     for _ in range(10):
@@ -121,7 +109,7 @@ async def test_a_refused_call_costs_nothing(deployment: Deployment) -> None:
 
 
 async def test_a_day_ends_when_its_units_are_used_up(deployment: Deployment) -> None:
-    caller = await limited(deployment, Limits(daily_units=12))
+    caller = await deployment.limited(Limits(daily_units=12))
     assert (await caller.call(SEARCH, search())).code is grpc.StatusCode.OK
     assert (await caller.call(SEARCH, search())).code is grpc.StatusCode.OK
     refused = await caller.call(SEARCH, search())
@@ -167,7 +155,7 @@ async def test_every_answer_of_a_limited_method_says_how_the_limits_stand(deploy
 
 
 async def test_the_sdk_waits_unless_told_not_to_or_the_deadline_is_too_short(deployment: Deployment) -> None:
-    caller = await limited(deployment, Limits(searches=Rate(600, 20)))
+    caller = await deployment.limited(Limits(searches=Rate(600, 20)))
     await until_refused(caller, SEARCH, search)
     address = f"127.0.0.1:{deployment.server.port}"
     async with AsyncClient(address, api_key=caller.key) as client:

@@ -20,7 +20,7 @@ from memoro.v1 import memory_service_pb2 as pb
 from memoro_core.clock import SystemClock
 from memoro_core.embedded.redis import EmbeddedRedis
 from memoro_core.ids import new_id
-from memoro_core.limits.model import Limits, Rate
+from memoro_core.limits.model import Rate
 from memoro_core.postgres.database import Database, open_database
 from memoro_core.postgres.tenancy_store import PostgresTenancyStore
 from memoro_core.settings import Settings
@@ -28,7 +28,7 @@ from memoro_core.tenancy.bootstrap import Bootstrap
 from memoro_core.tenancy.model import DEFAULT_SCOPES
 from memoro_core.tenancy.service import TenancyService
 from tests.support.buckets import surely_over
-from tests.support.deployment import Caller
+from tests.support.deployment import WIDE, Caller
 from tests.support.domain import fresh_name
 from tests.support.limiters import per_second
 from tests.support.server_process import Running, running
@@ -46,8 +46,6 @@ LONGEST = 2.0
 """Seconds that any call may take: what Redis may cost and what a busy machine adds."""
 NOISE = 0.01
 """Seconds; half of what a call may wait for Redis that does not answer."""
-FAR = Rate(60_000_000, 1_000_000)
-WIDE = Limits(requests=FAR, reads=FAR, writes=FAR, searches=FAR, user_requests=FAR)
 ENOUGH = per_second(100, 100)
 """For twice as much as the modest tenant sends."""
 TIGHT = per_second(20, 20)
