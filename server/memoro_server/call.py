@@ -36,7 +36,17 @@ class Method:
 class Call:
     """What the interceptors have found out about a call. `principal` is set once it is authenticated."""
 
-    __slots__ = ("_principal", "authorization", "context", "method", "reason", "request_id", "trace_parent", "trailers")
+    __slots__ = (
+        "_principal",
+        "authorization",
+        "context",
+        "data",
+        "method",
+        "reason",
+        "request_id",
+        "trace_parent",
+        "trailers",
+    )
 
     def __init__(self, method: Method, context: Context) -> None:
         self.method = method
@@ -46,7 +56,16 @@ class Call:
         self.trace_parent: str | None = None
         self.reason = ""
         self.trailers: Trailers = ()
+        self.data: bytes | None = None
+        """The raw request, once it is read."""
         self._principal: Principal | None = None
+
+    async def read(self) -> bytes | None:
+        """Reads the raw request, waiting for it; None when the caller sends none."""
+        if self.data is None:
+            data: Any = await self.context.read()
+            self.data = data if isinstance(data, bytes) else None
+        return self.data
 
     @property
     def principal(self) -> Principal:
@@ -107,4 +126,8 @@ def scope_missing(scope: Scope, what: str = "this method") -> MemoroError:
 
 
 Handler: TypeAlias = Callable[[Any, Call], Awaitable[bytes | None]]
-"""Takes the request (raw bytes until it is parsed) and the call; the raw answer, or None when it wrote a stream."""
+"""Takes the request and the call; the raw answer, or None when it wrote a stream.
+
+The request is None until it is read and parsed, which nothing before the parsing need care about; where the caller
+streams requests, it is what iterates over them.
+"""

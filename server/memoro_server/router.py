@@ -110,19 +110,16 @@ def _stream(implementation: Callable[..., Any]) -> Handler:
 def _rpc_handler(
     method: Method, descriptor: MethodDescriptor, request_class: type[Message], handler: Handler
 ) -> RpcHandler:
-    async def handle(request: Any, context: Context) -> bytes | None:
+    async def handle(requests: Any, context: Context) -> bytes | None:
         call = Call(method, context)
-        answer = await handler(request, call)
+        answer = await handler(requests if descriptor.client_streaming else None, call)
         # Once, with all there is to tell: each time costs as much as deciding about a limit.
         context.set_trailing_metadata(call.trailers)
         return answer
 
-    match descriptor.client_streaming, descriptor.server_streaming:
-        case False, False:
-            return grpc.unary_unary_rpc_method_handler(handle)
-        case False, True:
-            return grpc.unary_stream_rpc_method_handler(handle)
-        case True, False:
-            return grpc.stream_unary_rpc_method_handler(handle, request_class.FromString)
-        case _:
-            return grpc.stream_stream_rpc_method_handler(handle, request_class.FromString)
+    # Of the shape that streams requests, also where there is one: gRPC would else read all of it before anybody could
+    # ask who calls, and a stranger who stalls within a large message would hold that much memory. It costs the same.
+    deserialize = request_class.FromString if descriptor.client_streaming else None
+    if descriptor.server_streaming:
+        return grpc.stream_stream_rpc_method_handler(handle, deserialize)
+    return grpc.stream_unary_rpc_method_handler(handle, deserialize)

@@ -25,7 +25,7 @@ ORDER: Final = (
 
 The request id comes first, so that whatever fails can be found; then the trace that the call is part of. Errors are
 inside telemetry, which counts what the caller sees. The audit is before authentication, so that it hears of whom that
-refuses. No message is parsed before it is known that its sender may call. A limit needs to know who calls, and for
+refuses. No message is read before it is known that its sender may call. A limit needs to know who calls, and for
 which user, which the message says; a call that breaks a rule counts too.
 """
 

@@ -17,6 +17,7 @@ from memoro_server.policy import is_audited
 _NOT_TRIED: Final = frozenset({Code.PERMISSION_DENIED, Code.RESOURCE_EXHAUSTED})
 _MAX_NOT_TRIED: Final = 60
 _PERIOD: Final = 60.0
+_PATIENCE: Final = 2.0
 
 
 class AuditLog(Protocol):
@@ -60,24 +61,24 @@ class AuditInterceptor:
             try:
                 answer = await proceed(request, call)
             except MemoroError as error:
-                await self._write(name, request, call, error.code, error.reason)
+                await self._write(name, call, error.code, error.reason)
                 raise
             except asyncio.CancelledError:
-                await self._write(name, request, call, Code.CANCELLED, "")
+                await self._write(name, call, Code.CANCELLED, "", gone=True)
                 raise
             except Exception:
-                await self._write(name, request, call, Code.INTERNAL, Reason.INTERNAL)
+                await self._write(name, call, Code.INTERNAL, Reason.INTERNAL)
                 raise
-            await self._write(name, request, call, "OK", "")
+            await self._write(name, call, "OK", "")
             return answer
 
         return audited
 
-    async def _write(self, name: str, data: bytes, call: Call, code: str, reason: str) -> None:
+    async def _write(self, name: str, call: Call, code: str, reason: str, *, gone: bool = False) -> None:
         principal = call.known_principal
         if principal is None or (code in _NOT_TRIED and self._too_often(principal.tenant_id)):
             return
-        request = _parsed(call.method, data)
+        request = _parsed(call.method, call.data if gone else await _data_of(call))
         await self._log.record(
             principal,
             name,
@@ -97,9 +98,23 @@ class AuditInterceptor:
         return self._refused[tenant_id] > _MAX_NOT_TRIED
 
 
-def _parsed(method: Method, data: bytes) -> Message | None:
+async def _data_of(call: Call) -> bytes | None:
+    """The raw request, also of a call that was refused before it was read; None where it does not come soon."""
+    if call.data is not None:
+        return call.data
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            return await call.read()
+    except (TimeoutError, asyncio.CancelledError):
+        # Nobody keeps out of the log by going away before he has said it all.
+        return None
+
+
+def _parsed(method: Method, data: bytes | None) -> Message | None:
     """The request, which may not have been validated: then only its shape is certain."""
     assert method.request_class is not None, f"{method.path} is audited, and takes a stream"
+    if data is None:
+        return None
     try:
         return method.request_class.FromString(data)
     except DecodeError:

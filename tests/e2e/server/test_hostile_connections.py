@@ -6,6 +6,7 @@ import asyncio
 import struct
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,6 +131,69 @@ async def test_who_hoards_streams_gets_so_many_and_no_more(besieged: Besieged) -
 
 def running(besieged: Besieged) -> int:
     return besieged.deployment.server._drain.running
+
+
+def half_said(stream: int, path: str, metadata: Mapping[str, str]) -> bytes:
+    """A call that announces a message of eight megabytes, and sends some kilobytes of it."""
+    size = 8 * 1024 * 1024 - 100
+    begun = http2.frame(Kind.DATA, b"\0" + size.to_bytes(4) + b"x" * 3000, flags=0, stream=stream)
+    return http2.call(stream, path, metadata) + begun
+
+
+@pytest.mark.parametrize("shown", [{}, {"authorization": "Bearer memoro_0_0"}], ids=["nothing", "a bad key"])
+async def test_a_stranger_is_refused_before_his_message_is_read(besieged: Besieged, shown: Mapping[str, str]) -> None:
+    begun = [half_said(stream, "/memoro.v1.MemoryService/CreateMemory", shown) for stream in range(1, 2 * STREAMS, 2)]
+    async with connection(besieged.port, http2.PREFACE, http2.settings({}), *begun) as stranger:
+        frames = await stranger.gathered(1.0)
+    ended = {it.stream for it in frames if it.kind == Kind.HEADERS and it.flags & http2.END_STREAM}
+    assert ended == {*range(1, 2 * STREAMS, 2)}
+
+
+async def test_a_large_message_of_a_stranger_is_refused_as_a_small_one(besieged: Besieged) -> None:
+    large = pb.CreateMemoryRequest(user_id="ann", text="x" * 7_000_000)
+    outcome = await besieged.caller.call("MemoryService/CreateMemory", large, metadata=())
+    assert (outcome.code, outcome.info.reason) == (grpc.StatusCode.UNAUTHENTICATED, "CREDENTIALS_MISSING")
+
+
+async def test_few_strangers_are_waited_for_and_not_long(besieged: Besieged) -> None:
+    """Of what needs no key: as many connections as are needed for more calls than are waited for at a time."""
+    begun = [half_said(stream, "/grpc.health.v1.Health/Check", {}) for stream in range(1, 2 * STREAMS, 2)]
+    async with AsyncExitStack() as stack:
+        crowd = [
+            await stack.enter_async_context(connection(besieged.port, http2.PREFACE, http2.settings({}), *begun))
+            for _ in range(5)
+        ]
+        soon = await asyncio.gather(*(one.gathered(1.0) for one in crowd))
+        assert len(ended_in(soon)) == 5 * STREAMS - 64
+        await besieged.serves_others()
+        later = await asyncio.gather(*(one.gathered(2.5) for one in crowd))
+        assert len(ended_in(later)) == 64
+
+
+def ended_in(of_connections: list[list[http2.Frame]]) -> list[http2.Frame]:
+    frames = [it for frames in of_connections for it in frames]
+    return [it for it in frames if it.kind == Kind.HEADERS and it.flags & http2.END_STREAM]
+
+
+@pytest.mark.parametrize("path", [WATCH_ALL, "/grpc.health.v1.Health/Watch"])
+async def test_who_does_not_say_what_to_watch_is_not_waited_for_long(
+    besieged: Besieged, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr("memoro_server.interceptors.parsing._PATIENCE", 0.5)
+    monkeypatch.setattr("memoro_server.interceptors.parsing._PATIENCE_WITH_STRANGERS", 0.5)
+    begun = half_said(1, path, besieged.metadata)
+    async with connection(besieged.port, http2.PREFACE, http2.settings({}), begun) as slow:
+        frames = await slow.gathered(1.5)
+    assert ended_in([frames])
+    await until_idle(besieged)
+
+
+async def test_who_says_nothing_at_all_is_told_so(besieged: Besieged) -> None:
+    silent = http2.call(1, LIST, besieged.metadata) + http2.frame(Kind.DATA, b"", flags=http2.END_STREAM, stream=1)
+    async with connection(besieged.port, http2.PREFACE, http2.settings({}), silent) as nobody:
+        frames = await nobody.gathered(1.0)
+    assert ended_in([frames])
+    await until_idle(besieged)
 
 
 async def until_idle(besieged: Besieged) -> None:

@@ -119,19 +119,26 @@ class Outcome:
         self._interceptor = AuditInterceptor(self.log)
         self._handler = self._interceptor.wrap(method, self._end)
         self._method, self._ends, self._who = method, ends, who
+        self.heard = True
 
     async def _end(self, request: Any, call: Call) -> bytes:
+        if self.heard:
+            await call.read()
         if isinstance(self._ends, BaseException):
             raise self._ends
         assert isinstance(self._ends, bytes)
         return self._ends
 
     async def __call__(self) -> bytes | None:
-        call = Call(self._method, None)  # type: ignore[arg-type]
+        call = Call(self._method, self)  # type: ignore[arg-type]
         call.request_id = "x-1"
         if self._who is not None:
             call.principal = self._who
-        return await self._handler(self.data, call)
+        return await self._handler(None, call)
+
+    async def read(self) -> bytes:
+        """What the caller sends, as a call's context reads it."""
+        return self.data
 
 
 async def test_a_call_is_written_before_its_answer_leaves() -> None:
@@ -201,6 +208,29 @@ async def test_who_is_not_known_is_not_written() -> None:
     with pytest.raises(MemoroError):
         await outcome()
     assert outcome.log.events == []
+
+
+@pytest.mark.parametrize("stalls", [True, False])
+async def test_who_is_refused_before_he_is_heard_is_written_whatever_he_then_does(
+    monkeypatch: pytest.MonkeyPatch, stalls: bool
+) -> None:
+    monkeypatch.setattr("memoro_server.interceptors.audit._PATIENCE", 0.05)
+    outcome = Outcome(CREATE_KEY, b"", scope_missing(Scope.ADMIN))
+
+    async def never() -> bytes:
+        await asyncio.sleep(60)
+        return b""
+
+    monkeypatch.setattr(outcome, "read", never)
+    outcome.heard = False
+    calling = asyncio.create_task(outcome())
+    await asyncio.sleep(0)
+    if not stalls:
+        calling.cancel()
+    with pytest.raises(MemoroError):
+        await calling
+    [event] = outcome.log.events
+    assert (event["reason"], event["request"], event["tenant_id"]) == ("SCOPE_MISSING", "", WHO.tenant_id)
 
 
 async def test_nobody_fills_the_log_with_what_he_may_not_do() -> None:
