@@ -60,18 +60,19 @@ MONEY: Final[Mapping[str, str]] = {
             OR count(*) FILTER (WHERE ledger_entries.kind IN ('SETTLEMENT', 'RELEASE')) <> (cost_bound > 0)::integer
         """,
     "a job that was not charged what its calls cost": """
-        SELECT job_id, jobs.charged, credit_holds.charged AS settled, cost, fees
+        SELECT job_id, jobs.charged, credit_holds.charged AS settled, cost, for_vectors, for_facts
         FROM jobs
         JOIN credit_holds USING (tenant_id, job_id)
         LEFT JOIN (SELECT tenant_id, job_id, sum(cost_pico_dollars) AS cost,
-                          max(fee * items) FILTER (WHERE state = 'DONE' AND operation = 'embed')
-                          + max(fee * items) FILTER (WHERE state = 'DONE' AND operation = 'extract') AS fees
+                          max(fee * items) FILTER (WHERE state = 'DONE' AND operation = 'embed') AS for_vectors,
+                          max(fee * items) FILTER (WHERE state = 'DONE' AND operation = 'extract') AS for_facts
                    FROM ai_calls GROUP BY tenant_id, job_id) AS spent USING (tenant_id, job_id)
         WHERE tenant_id = $1
           AND (jobs.charged <> credit_holds.charged
             OR jobs.state = 'SUCCEEDED'
                AND jobs.charged
-                   IS DISTINCT FROM ceil(cost * (10000 + margin_basis_points) / (10000 * 10000.0)) + fees)
+                   IS DISTINCT FROM ceil(cost * (10000 + margin_basis_points) / (10000 * 10000.0))
+                                    + coalesce(for_vectors, 0) + coalesce(for_facts, 0))
         """,
     "a call whose end nobody has written": """
         SELECT job_id, ai_calls.attempt, call FROM ai_calls JOIN jobs USING (tenant_id, job_id)

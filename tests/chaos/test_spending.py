@@ -12,10 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -24,22 +20,12 @@ import pytest_asyncio
 from asyncpg import Record
 from pydantic_core import from_json
 
-from memoro_core.billing.model import Cause, Grant
 from memoro_core.billing.money import PICO_DOLLARS_PER_MICRO_CREDIT, ceiling, charge
-from memoro_core.container import Container, open_container
-from memoro_core.ids import GrantId, TenantId, UserId, new_id
-from memoro_core.memory.model import NewMemory
 from memoro_core.postgres.credit_store import PostgresCreditStore
-from memoro_core.postgres.leader import SCHEDULER_LOCK
-from memoro_core.postgres.tenancy_store import PostgresTenancyStore
-from memoro_core.settings import Settings
 from tests.chaos.conftest import SEED
 from tests.fakes.openai_server import FakeOpenAI
-from tests.support.chaos import Owner
-from tests.support.domain import make_tenant
-from tests.support.doomed_workers import DoomedWorkers, open_doomed_workers
+from tests.support.doomed_scene import CREDITS, EMBEDDING, EXTRACTION, MARGIN, Scene, open_scene
 from tests.support.jobs import until
-from tests.support.stacks import temporary_data_dir, temporary_stack
 
 pytestmark = [
     pytest.mark.chaos,
@@ -51,95 +37,31 @@ KILLS = 100
 DOOMED = 3
 UNDER_WAY = 24
 """Jobs that have not ended, as long as workers die."""
-MARGIN = 5_000
-CREDITS = 10**12
-EMBEDDING, EXTRACTION = "text-embedding-3-small", "gpt-4o-mini"
 PRICES = {EMBEDDING: (20_000, 0), EXTRACTION: (150_000, 600_000)}
 """What the provider charges by its own price list, in pico-dollars a token."""
-
-
-@dataclass
-class Scene:
-    """A deployment whose provider sends bills, and what there is to kill."""
-
-    container: Container
-    provider: FakeOpenAI
-    workers: DoomedWorkers
-    owner: Owner
-    tenants: Sequence[TenantId]
-    random: Random
-    log: Path
-    accepted: int = 0
-
-    async def accept(self) -> None:
-        """One more job. All texts have one length, so that the shares of those in one request are exact."""
-        number, self.accepted = self.accepted, self.accepted + 1
-        text = f"Maria number {number:05d} works at Acme in Lyon."
-        new = NewMemory(UserId(f"user-{number % 7}"), text)
-        await self.container.memories.create(self.random.choice(self.tenants), new)
-
-    async def under_way(self) -> int:
-        """How many jobs have not ended."""
-        count: int = await self.owner.fetchval("SELECT count(*) FROM jobs WHERE ended_at IS NULL")
-        return count
 
 
 @pytest_asyncio.fixture
 async def scene() -> AsyncIterator[Scene]:
     print(f"MEMORO_CHAOS_SEED={SEED}")  # shown with what fails
-    lots = Random(SEED)
-    async with AsyncExitStack() as opened:
-        stack = await opened.enter_async_context(temporary_stack(durable=False))
-        log = opened.enter_context(temporary_data_dir()) / "workers.log"
-        provider = await opened.enter_async_context(FakeOpenAI(dimensions=64))
-        provider.any_key = True
-        settings = Settings.model_validate(
-            {
-                "database_url": stack.database_url,
-                "redis_url": stack.redis_url,
-                "worker_ops_port": 0,
-                "worker_concurrency": 6,
-                "job_lease": 0.9,
-                "job_heartbeat": 0.3,
-                "job_max_attempts": 100,
-                "job_retry_base": 0.05,
-                "job_retry_max": 0.2,
-                "hint_timeout": 1.0,
-                "scheduler_interval": 0.1,
-                "embedding_provider": "openai",
-                "extraction_provider": "openai",
-                "openai_api_key": "nobody",
-                "openai_base_url": provider.base_url,
-                "openai_embedding_model": EMBEDDING,
-                "openai_embedding_dimensions": 64,
-                "openai_extraction_model": EXTRACTION,
-                "openai_timeout": 5.0,
-                "margin_basis_points": MARGIN,
-            }
-        )
-        container = await opened.enter_async_context(open_container(settings))
-        workers = await opened.enter_async_context(open_doomed_workers(settings, log, kills=KILLS, lots=lots))
-        owner = Owner(stack.owner_url)
-        opened.push_async_callback(owner.close)
-        tenants = [await make_tenant(PostgresTenancyStore(container.database)) for _ in range(2)]
-        credits, now = PostgresCreditStore(container.database), datetime.now(UTC)
-        for tenant in tenants:
-            grant = Grant(GrantId(new_id()), CREDITS, CREDITS, 0, None, "", now)
-            await credits.add_credits(tenant, grant, Cause(), None, now=now)
-        yield Scene(container, provider, workers, owner, tenants, lots, log)
+    async with open_scene(Random(SEED), kills=KILLS, tenants=2) as opened:
+        yield opened
+
+
+async def accept(scene: Scene) -> None:
+    """One more job. All texts have one length, so that the shares of those in one request are exact."""
+    number = scene.accepted
+    text = f"Maria number {number:05d} works at Acme in Lyon."
+    await scene.accept(scene.random.choice(scene.tenants), f"user-{number % 7}", text)
 
 
 async def test_a_hundred_workers_die_and_every_job_is_charged_once_for_what_was_spent(scene: Scene) -> None:
     workers, provider = scene.workers, scene.provider
-    # The one that schedules lives, since only who sees a lease out for a while takes the job away.
-    await workers.start(MEMORO_WORKER_CONCURRENCY="1")
-    await until(lambda: leads(scene))
-    for _ in range(DOOMED):
-        await workers.start_doomed()
+    await scene.start(DOOMED)
     provider.watch = workers.watch
     while workers.left:
         while await scene.under_way() < UNDER_WAY and workers.left:
-            await asyncio.gather(*(scene.accept() for _ in range(8)))
+            await asyncio.gather(*(accept(scene) for _ in range(8)))
         await asyncio.sleep(0.05)
     await workers.settle()
     await until(lambda: all_ended(scene))
@@ -162,12 +84,6 @@ async def test_a_hundred_workers_die_and_every_job_is_charged_once_for_what_was_
     print(f"{scene.accepted} jobs, {len(rows)} calls, {presumed} presumed, of which {len(unsent)} never left")
     # The kills did hit what they were meant for.
     assert presumed - len(unsent) >= KILLS // 4
-
-
-async def leads(scene: Scene) -> bool:
-    """Whether a worker schedules."""
-    held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objid = $1"
-    return bool(await scene.owner.fetchval(held, SCHEDULER_LOCK))
 
 
 async def all_ended(scene: Scene) -> bool:

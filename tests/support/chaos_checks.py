@@ -10,11 +10,12 @@ from asyncpg import Record
 from pydantic_core import from_json
 
 from benchmarks.outcome import MONEY, ledger_stands
+from memoro_core.ids import TenantId
 from memoro_core.jobs.model import JobEvent, Stage, StageStatus
 from memoro_core.jobs.model import JobState as State
 from memoro_core.jobs.states import can_move
 from memoro_core.postgres.job_rows import event_of
-from tests.support.chaos import Deployment
+from tests.support.chaos import Deployment, Owner
 from tests.support.chaos_load import Load, Seen
 
 REPEATED = 10
@@ -81,18 +82,16 @@ async def violations(
         if job["state"] != wanted:
             found.append(f"a job is not {wanted}: {_told(job)}")
     memories = {str(row[0]) for row in await owner.fetch("SELECT memory_id FROM memories WHERE tenant_id = $1", tenant)}
+    made = {answer.job_id for answer in load.accepted.values()}
+    # What is left to a later job is named by the one that leaves it.
+    made |= {from_json(job["result"]).get("relate_job_id") for job in jobs.values() if job["result"]} - {None}
     for kind, accepted, stored in (
-        ("job", {answer.job_id for answer in load.accepted.values()}, set(jobs)),
+        ("job", made, set(jobs)),
         ("memory", {answer.memory_id for answer in load.accepted.values()}, memories),
     ):
         found += [f"a {kind} was accepted and is lost: {one}" for one in accepted - stored]
         found += [f"a {kind} that no call was answered with: {one}" for one in stored - accepted]
-    for what, query in _ROWS.items():
-        found += [f"{what}: {_told(row)}" for row in await owner.fetch(query, tenant)]
-    events = await owner.fetch("SELECT job_id, event FROM job_events WHERE tenant_id = $1 ORDER BY job_id, seq", tenant)
-    for job_id, rows in itertools.groupby(events, key=lambda row: str(row["job_id"])):
-        told = [event_of(from_json(row["event"])) for row in rows]
-        found += [f"{wrong}: job {job_id}: {_life(told)}" for wrong in _wrong_in(told)]
+    found += await violations_of_jobs(owner, tenant)
     for job_id, seen in (await load.watched()).items():
         if isinstance(seen, BaseException):
             found.append(f"a watch ended with {seen!r}: job {job_id}")
@@ -104,6 +103,18 @@ async def violations(
     for ask in load.random.sample(list(load.accepted), min(REPEATED, len(load.accepted))):
         if (again := await load.ask(ask)) != load.accepted[ask]:
             found.append(f"a repeated call has another answer: {load.accepted[ask]}, then {again}")
+    return found
+
+
+async def violations_of_jobs(owner: Owner, tenant: TenantId) -> Sequence[str]:
+    """What is not as it should be with the rows of a tenant's jobs, all of which must have ended."""
+    found: list[str] = []
+    for what, query in _ROWS.items():
+        found += [f"{what}: {_told(row)}" for row in await owner.fetch(query, tenant)]
+    events = await owner.fetch("SELECT job_id, event FROM job_events WHERE tenant_id = $1 ORDER BY job_id, seq", tenant)
+    for job_id, rows in itertools.groupby(events, key=lambda row: str(row["job_id"])):
+        told = [event_of(from_json(row["event"])) for row in rows]
+        found += [f"{wrong}: job {job_id}: {_life(told)}" for wrong in _wrong_in(told)]
     return found
 
 

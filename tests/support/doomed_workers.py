@@ -36,6 +36,7 @@ class DoomedWorkers:
     doomed: set[int] = field(default_factory=set)
     killed: int = 0
     _countdown: int = 1
+    _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _heirs: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def start(self, **variables: str) -> int:
@@ -43,9 +44,10 @@ class DoomedWorkers:
         assert self.parent.stdin is not None
         assert self.parent.stdout is not None
         line = " ".join(f"{name}={value}" for name, value in variables.items())
-        self.parent.stdin.write(f"{line}\n".encode())
-        await self.parent.stdin.drain()
-        return int(await self.parent.stdout.readline())
+        async with self._starting:
+            self.parent.stdin.write(f"{line}\n".encode())
+            await self.parent.stdin.drain()
+            return int(await self.parent.stdout.readline())
 
     async def start_doomed(self) -> None:
         """One that is to be killed."""
