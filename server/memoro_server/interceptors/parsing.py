@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from memoro_core.errors import Code, MemoroError, Reason, invalid_field
+from memoro_core.ids import TenantId
 from memoro_server.call import Call, Handler, Method
 from memoro_server.parsing import parse
 from memoro_server.status import deadline_exceeded
@@ -16,19 +18,22 @@ _PATIENCE: Final = 30.0
 _PATIENCE_WITH_STRANGERS: Final = 2.0
 """Seconds in which the whole request must be there."""
 _MOST_STRANGERS: Final = 64
+_MOST_OF_TENANT: Final = 64
 
 
 class ParsingInterceptor:
     """Reads the request and parses it, refusing fields that the contract does not know.
 
-    Of methods that need no credentials, 64 requests at most are waited for at a time: gRPC keeps of each as much as the
-    largest message of any method has, so that strangers could fill the memory with what they never finish.
+    gRPC keeps as much of each request as the largest message of any method has, so that who never finishes them could
+    fill the memory. So 64 of a tenant are read at a time, and its others wait for their turn; of methods that need no
+    credentials 64 in all, and others are refused.
     """
 
     name: Final = "parsing"
 
     def __init__(self) -> None:
         self._strangers = 0
+        self._turns: WeakValueDictionary[TenantId, asyncio.Semaphore] = WeakValueDictionary()
 
     def wrap(self, method: Method, proceed: Handler) -> Handler:
         request_class, is_open = method.request_class, method.policy.scope is None
@@ -36,14 +41,15 @@ class ParsingInterceptor:
             return self._wrap_stream(proceed) if is_open else proceed
 
         async def parsed(_: Any, call: Call) -> bytes | None:
-            return await proceed(parse(request_class, _given(await call.read())), call)
+            return await proceed(parse(request_class, _given(await self._read_in_turn(call))), call)
 
         async def parsed_soon(_: Any, call: Call) -> bytes | None:
-            return await proceed(parse(request_class, _given(await _read(call, _PATIENCE))), call)
+            data = await _within(_PATIENCE, self._read_in_turn(call))
+            return await proceed(parse(request_class, _given(data)), call)
 
         async def parsed_of_stranger(_: Any, call: Call) -> bytes | None:
             with self._one_more():
-                data = await _read(call, _PATIENCE_WITH_STRANGERS)
+                data = await _within(_PATIENCE_WITH_STRANGERS, call.read())
             return await proceed(parse(request_class, _given(data)), call)
 
         if is_open:
@@ -58,6 +64,13 @@ class ParsingInterceptor:
 
         return counted
 
+    async def _read_in_turn(self, call: Call) -> bytes | None:
+        turn = self._turns.get(call.tenant_id)
+        if turn is None:
+            turn = self._turns[call.tenant_id] = asyncio.Semaphore(_MOST_OF_TENANT)
+        async with turn:
+            return await call.read()
+
     @contextmanager
     def _one_more(self) -> Iterator[None]:
         if self._strangers >= _MOST_STRANGERS:
@@ -69,10 +82,10 @@ class ParsingInterceptor:
             self._strangers -= 1
 
 
-async def _read(call: Call, seconds: float) -> bytes | None:
+async def _within(seconds: float, reading: Awaitable[bytes | None]) -> bytes | None:
     try:
         async with asyncio.timeout(seconds):
-            return await call.read()
+            return await reading
     except TimeoutError:
         raise deadline_exceeded() from None
 

@@ -170,6 +170,25 @@ async def test_few_strangers_are_waited_for_and_not_long(besieged: Besieged) -> 
         assert len(ended_in(later)) == 64
 
 
+async def test_a_tenant_that_finishes_nothing_is_in_nobodys_way_but_its_own(
+    besieged: Besieged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memoro_server.interceptors.parsing._MOST_OF_TENANT", STREAMS)
+    tenant = await besieged.deployment.caller()
+    key, asked = dict(tenant.metadata), jobs.ListJobsRequest()
+    begun = [half_said(stream, "/memoro.v1.MemoryService/CreateMemory", key) for stream in range(1, 2 * STREAMS, 2)]
+    async with connection(besieged.port, http2.PREFACE, http2.settings({}), *begun) as slow:
+        assert ended_in([await slow.gathered(0.5)]) == []
+        await besieged.serves_others()
+        waits = await tenant.call("JobsService/ListJobs", asked, timeout=0.5)
+        assert waits.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        in_turn = asyncio.create_task(tenant.call("JobsService/ListJobs", asked))
+        await asyncio.sleep(0.2)
+        await slow.send(http2.reset(1))
+        assert (await in_turn).code is grpc.StatusCode.OK
+    await until_idle(besieged)
+
+
 def ended_in(of_connections: list[list[http2.Frame]]) -> list[http2.Frame]:
     frames = [it for frames in of_connections for it in frames]
     return [it for it in frames if it.kind == Kind.HEADERS and it.flags & http2.END_STREAM]
