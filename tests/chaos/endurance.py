@@ -1,4 +1,4 @@
-"""Faults drawn like cards, one after the other, while callers go on adding.
+"""Faults drawn like cards, one after the other, while callers go on adding; those of one tenant beyond its hours.
 
 Prints a line per fault and at the end what is not as it should be; exits with 1 if there is anything. The same seed
 draws the same faults and pauses.
@@ -15,11 +15,14 @@ import traceback
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import timedelta
+from random import Random
 
-from tests.support.chaos import Deployment, open_deployment
+from tests.support.chaos import Deployment, Owner, open_deployment
 from tests.support.chaos_checks import violations
 from tests.support.chaos_faults import FAULTS, Fault
 from tests.support.chaos_load import Load
+from tests.support.passing_time import HOUR, PassingTime, limited
 from tests.support.stacks import temporary_data_dir, temporary_stack
 
 TENANTS = 2
@@ -28,6 +31,10 @@ LONGEST_PAUSE = 5.0
 ADD_EVERY = 0.2
 """Seconds between two adds of a tenant: together less than what is left of the workers can do."""
 ENDS_WITHIN = 180.0
+PER_HOUR = 3
+"""For how many jobs of a user entities and facts are found in an hour, in one of the tenants."""
+HOURS_PASS_AFTER = (2.0, 6.0)
+"""Seconds between two hours of that tenant: so many that what is added in one is about what one lets through."""
 
 
 @dataclass
@@ -36,6 +43,7 @@ class Endurance:
 
     deployment: Deployment
     loads: Sequence[Load]
+    hours: PassingTime
     started: float = field(default_factory=time.monotonic)
 
     def say(self, text: str) -> None:
@@ -44,6 +52,27 @@ class Endurance:
 
     async def run(self, seconds: float) -> bool:
         """Whether all was well."""
+        lots = self.deployment.random
+        async with self.hours.passing(Random(lots.getrandbits(64)), HOURS_PASS_AFTER):
+            faults, found = await self._strike(seconds)
+            await self.deployment.restore(workers=WORKERS)
+            for load in self.loads:
+                try:
+                    await self.deployment.wait_until_ended(load, seconds=ENDS_WITHIN)
+                except AssertionError as error:
+                    found.append(str(error))
+        for load in self.loads:
+            found += await violations(self.deployment, load, crashed=True)
+        await self.hours.let_pass(timedelta())
+        found += self.hours.violations()
+        for one in found:
+            self.say(one)
+        repeated = sum(load.repeated for load in self.loads)
+        self.say(f"{faults} faults, {await self._progress()}, {repeated} calls repeated, {len(found)} violations")
+        return not found
+
+    async def _strike(self, seconds: float) -> tuple[int, list[str]]:
+        """How many faults there were, and which of them did not come back."""
         lots = self.deployment.random
         faults = 0
         found: list[str] = []
@@ -64,23 +93,12 @@ class Endurance:
                     hit = "did not come back"
                 self.say(f"{fault}: {hit}; {await self._progress()}")
                 await asyncio.sleep(lots.uniform(0, LONGEST_PAUSE))
-        await self.deployment.restore(workers=WORKERS)
-        for load in self.loads:
-            try:
-                await self.deployment.wait_until_ended(load, seconds=ENDS_WITHIN)
-            except AssertionError as error:
-                found.append(str(error))
-            found += await violations(self.deployment, load, crashed=True)
-        for one in found:
-            self.say(one)
-        repeated = sum(load.repeated for load in self.loads)
-        self.say(f"{faults} faults, {await self._progress()}, {repeated} calls repeated, {len(found)} violations")
-        return not found
+        return faults, found
 
     async def _progress(self) -> str:
         accepted = sum(len(load.accepted) for load in self.loads)
         ended = sum([await self.deployment.ended(load) for load in self.loads])
-        return f"{accepted} jobs accepted, {ended} ended"
+        return f"{accepted} jobs accepted, {ended} ended, {self.hours.passed // HOUR} hours"
 
 
 async def endure(seconds: float, seed: int) -> bool:
@@ -92,7 +110,11 @@ async def endure(seconds: float, seed: int) -> bool:
         deployment.random.seed(seed)
         await deployment.restore(workers=WORKERS)
         loads = [await opened.enter_async_context(deployment.load()) for _ in range(TENANTS)]
-        return await Endurance(deployment, loads).run(seconds)
+        # A connection of its own: it goes on while the others are asked something.
+        owner = Owner(stack.owner_url)
+        opened.push_async_callback(owner.close)
+        hours = await limited(owner, loads[-1].tenant_id, PER_HOUR)
+        return await Endurance(deployment, loads, hours).run(seconds)
 
 
 def main() -> int:

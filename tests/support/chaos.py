@@ -160,12 +160,16 @@ class Deployment:
         )
         return count
 
+    async def _under_way(self, load: Load) -> bool:
+        left = "SELECT EXISTS (SELECT FROM jobs WHERE tenant_id = $1 AND ended_at IS NULL)"
+        return bool(await self.owner.fetchval(left, load.tenant_id))
+
     async def wait_until_ended(self, load: Load, count: int | None = None, *, seconds: float = 60.0) -> None:
-        """Returns when so many of the tenant's jobs have ended; without a count, all that were accepted."""
+        """Returns when so many of the tenant's jobs have ended; without a count, all, also those that jobs have made."""
         wanted = len(load.accepted) if count is None else count
 
         async def enough() -> bool:
-            return await self.ended(load) >= wanted
+            return await self.ended(load) >= wanted and (count is not None or not await self._under_way(load))
 
         try:
             await until(enough, seconds=seconds)

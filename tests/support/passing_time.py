@@ -59,14 +59,14 @@ class PassingTime:
     per_hour: int
     slots: defaultdict[str, set[Slot]] = field(default_factory=lambda: defaultdict(set))
     """Of each user, all that were ever seen."""
-    _passed: timedelta = timedelta()
+    passed: timedelta = timedelta()
     _moves: list[tuple[datetime, timedelta]] = field(default_factory=list)
     _moving: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def now(self) -> datetime:
         """By the test's own time."""
         async with self._moving:
-            return datetime.now(UTC) + self._passed
+            return datetime.now(UTC) + self.passed
 
     def at(self, moment: datetime) -> datetime:
         """What was, at that moment by the clock, the test's own time; of one in which it moved, the later."""
@@ -78,12 +78,12 @@ class PassingTime:
         async with self._moving:
             begin = datetime.now(UTC)
             rows = await self.owner.fetch(_PASS, self.tenant_id, time)
-            self._passed = rows[0]["passed"]
-            self._moves.append((begin, self._passed))
+            self.passed = rows[0]["passed"]
+            self._moves.append((begin, self.passed))
             for row in rows:
                 if row["number"] is not None:
                     # Both move with every hour, so that their sum stays.
-                    slot = Slot(row["taken_at"] + self._passed, row["number"], row["job_id"])
+                    slot = Slot(row["taken_at"] + self.passed, row["number"], row["job_id"])
                     self.slots[row["user_id"]].add(slot)
 
     async def hurry(self) -> None:
