@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from asyncpg import ForeignKeyViolationError, Record
 
+from memoro_core.batching import Coalescer
 from memoro_core.errors import etag_mismatch
 from memoro_core.ids import ApiKeyId, TenantId
 from memoro_core.limits.model import Limits, TenantLimits, TenantUsage
@@ -21,7 +23,8 @@ from memoro_core.tenancy.ports import Credential, Request, Standing, Successor
 from memoro_core.tenancy.service import api_key_not_found, tenant_exists, tenant_not_found
 from memoro_core.tenancy.tiers import tier_not_found
 
-_SQL = load_queries("tenancy")
+_SQL: Final = load_queries("tenancy")
+_LOOK_UPS: Final = 2
 
 
 class PostgresTenancyStore:
@@ -29,6 +32,10 @@ class PostgresTenancyStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # Whoever guesses at keys has few connections, and many of his guesses are answered together.
+        self._credentials: Coalescer[None, str, Credential | None] = Coalescer(
+            self._find_credentials, max_parallel=_LOOK_UPS
+        )
 
     async def create_tenant(self, tenant: Tenant, request: Request | None) -> Tenant | UUID:
         async with self._database.system_tx() as connection:
@@ -165,24 +172,19 @@ class PostgresTenancyStore:
         return _api_key_of(row) if row else None
 
     async def find_credential(self, prefix: str) -> Credential | None:
-        async with self._database.system_tx() as connection:
-            row = await connection.fetchrow(_SQL["find_credential"], prefix)
-        if row is None:
-            return None
-        return Credential(
-            api_key_id=row["api_key_id"],
-            secret_hash=row["secret_hash"],
-            scopes=frozenset(map(Scope, row["scopes"])),
-            expires_at=row["expires_at"],
-            revoked_at=row["revoked_at"],
-            standing=_standing_of(row),
-        )
+        return await self._credentials.submit(None, prefix)
 
     async def find_standing(self, tenant: TenantId | str) -> Standing | None:
         tenant_id, name = (None, tenant) if isinstance(tenant, str) else (tenant, None)
         async with self._database.system_tx() as connection:
             row = await connection.fetchrow(_SQL["find_standing"], tenant_id, name)
         return _standing_of(row) if row else None
+
+    async def _find_credentials(self, _: None, prefixes: Sequence[str]) -> Sequence[Credential | None]:
+        async with self._database.system_tx() as connection:
+            rows = await connection.fetch(_SQL["find_credentials"], prefixes)
+        found = {row["prefix"]: _credential_of(row) for row in rows}
+        return [found.get(prefix) for prefix in prefixes]
 
 
 @contextmanager
@@ -194,6 +196,17 @@ def _known(tier: TierName | None) -> Iterator[None]:
         if tier is None:
             raise
         raise tier_not_found(tier) from error
+
+
+def _credential_of(row: Record) -> Credential:
+    return Credential(
+        api_key_id=row["api_key_id"],
+        secret_hash=row["secret_hash"],
+        scopes=frozenset(map(Scope, row["scopes"])),
+        expires_at=row["expires_at"],
+        revoked_at=row["revoked_at"],
+        standing=_standing_of(row),
+    )
 
 
 def _standing_of(row: Record) -> Standing:

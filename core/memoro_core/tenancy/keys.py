@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from dataclasses import dataclass
 from typing import Final
@@ -11,6 +12,7 @@ from typing import Final
 _MARK: Final = "memoro"
 _PREFIX_BYTES: Final = 8
 _SECRET_BYTES: Final = 32
+_KEY: Final = re.compile(rf"{_MARK}_([0-9a-f]{{{2 * _PREFIX_BYTES}}})_([0-9a-f]{{{2 * _SECRET_BYTES}}})")
 MAX_LENGTH: Final = 256
 """Anything longer is no key."""
 
@@ -45,8 +47,5 @@ def new_key() -> KeyText:
 
 def parse_key(text: str) -> KeyText | None:
     """The parts of a key, or None for what is no key."""
-    mark, _, rest = text.partition("_")
-    prefix, _, secret = rest.partition("_")
-    if mark != _MARK or len(prefix) != 2 * _PREFIX_BYTES or len(secret) != 2 * _SECRET_BYTES or not text.isascii():
-        return None
-    return KeyText(prefix, secret)
+    parts = _KEY.fullmatch(text)
+    return None if parts is None else KeyText(parts[1], parts[2])

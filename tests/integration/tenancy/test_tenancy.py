@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -13,8 +15,10 @@ from memoro_core.errors import MemoroError, Reason
 from memoro_core.idempotency import Idempotency
 from memoro_core.ids import ApiKeyId, TenantId, new_id
 from memoro_core.limits.model import NO_LIMITS
+from memoro_core.postgres.tenancy_store import PostgresTenancyStore
 from memoro_core.tenancy.authentication import Authenticator
 from memoro_core.tenancy.bootstrap import Bootstrap
+from memoro_core.tenancy.keys import new_key
 from memoro_core.tenancy.model import (
     DEFAULT_SCOPES,
     ENTERPRISE_TIER,
@@ -167,6 +171,35 @@ async def test_many_calls_with_one_key_share_a_look_up(domain: Domain, tenancy: 
     authenticator = Authenticator(Counting(), SystemClock(), ttl=1)  # type: ignore[arg-type]
     await asyncio.gather(*(authenticator.authenticate(f"Bearer {secret}") for _ in range(100)))
     assert look_ups == 1
+
+
+async def test_who_guesses_at_keys_takes_few_connections_and_transactions(
+    domain: Domain, tenancy: TenancyService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, secret = await tenancy.create_api_key(None, domain.tenant, "k", (), None)
+    authenticator = Authenticator(PostgresTenancyStore(domain.database), SystemClock(), ttl=1)
+    begin, begun, under_way, most = domain.database.system_tx, 0, 0, 0
+
+    @asynccontextmanager
+    async def counting() -> AsyncIterator[object]:
+        nonlocal begun, under_way, most
+        begun, under_way = begun + 1, under_way + 1
+        most = max(most, under_way)
+        try:
+            async with begin() as connection:
+                yield connection
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(domain.database, "system_tx", counting)
+    guesses = [f"Bearer {new_key()}" for _ in range(500)]
+    answers = await asyncio.gather(
+        *(authenticator.authenticate(shown) for shown in (*guesses, f"Bearer {secret}")), return_exceptions=True
+    )
+    assert [getattr(it, "reason", None) for it in answers[:-1]] == [Reason.CREDENTIALS_INVALID] * 500
+    assert getattr(answers[-1], "tenant_id", None) == domain.tenant
+    assert begun <= 8
+    assert most <= 2
 
 
 async def test_only_operators_keys_can_have_the_admin_scope(domain: Domain, tenancy: TenancyService) -> None:

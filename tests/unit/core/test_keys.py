@@ -35,7 +35,17 @@ def test_a_secret_does_not_show_when_a_key_is_logged() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "memoro", "memoro_", "memoro_abc_def", f"other_{'a' * 16}_{'b' * 64}", f"memoro_{'a' * 16}_{'é' * 64}"],
+    [
+        "",
+        "memoro",
+        "memoro_",
+        "memoro_abc_def",
+        f"other_{'a' * 16}_{'b' * 64}",
+        f"memoro_{'a' * 16}_{'é' * 64}",
+        f"memoro_{chr(0) * 16}_{'b' * 64}",
+        f"memoro_{'A' * 16}_{'b' * 64}",
+        f"memoro_{'a' * 16}_{'b' * 64}x",
+    ],
 )
 def test_what_is_no_key_is_none(text: str) -> None:
     assert parse_key(text) is None

@@ -72,15 +72,15 @@ SET revoked_at = COALESCE(revoked_at, $3)
 WHERE tenant_id = $1 AND api_key_id = $2
 RETURNING tenant_id, api_key_id, display_name, prefix, scopes, created_at, expires_at, revoked_at;
 
--- name: find_credential
--- What authentication needs to know of the key with this prefix.
-SELECT k.tenant_id, k.api_key_id, k.secret_hash, k.scopes, k.expires_at, k.revoked_at, t.tier, t.state, t.is_operator,
+-- name: find_credentials
+-- What authentication needs to know of the keys with these prefixes; of those that there are.
+SELECT k.prefix, k.tenant_id, k.api_key_id, k.secret_hash, k.scopes, k.expires_at, k.revoked_at, t.tier, t.state, t.is_operator,
        tiers.limits || t.limits AS limits, format('%s.%s.%s', tier, tiers.version, t.version) AS limits_version, tiers.shadow,
        LEAST(tiers.kept_succeeded, tiers.kept_failed) AS jobs_kept
 FROM api_keys AS k
 JOIN tenants AS t USING (tenant_id)
 JOIN tiers USING (tier)
-WHERE k.prefix = $1;
+WHERE k.prefix = ANY ($1::text[]);
 
 -- name: find_standing
 -- What authentication needs to know of the tenant with the id $1 or the name $2, one of which is NULL.
