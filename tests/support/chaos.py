@@ -165,7 +165,7 @@ class Deployment:
         return bool(await self.owner.fetchval(left, load.tenant_id))
 
     async def wait_until_ended(self, load: Load, count: int | None = None, *, seconds: float = 60.0) -> None:
-        """Returns when so many of the tenant's jobs have ended; without a count, all, also those that jobs have made."""
+        """Returns when so many of the tenant's jobs have ended; without a count, all that there are."""
         wanted = len(load.accepted) if count is None else count
 
         async def enough() -> bool:
