@@ -184,6 +184,18 @@ async def test_a_refused_watch_is_told_as_any_call(deployment: Deployment, setti
     await used(deployment, settings, caller, 20)
 
 
+async def test_a_watch_too_many_has_taken_its_weight(deployment: Deployment) -> None:
+    caller = await deployment.limited(Limits(reads=still(40), open_streams=1))
+    request = jobs_service_pb2.WatchJobsRequest()
+    watching = caller.stream(WATCH_ALL, request)
+    await watching.read()
+    refused = await caller.call(WATCH_ALL, request)
+    assert (refused.code, refused.info.metadata["limit"]) == (REFUSED, "open_streams")
+    assert left(refused) == (30, 40)
+    assert left(await caller.call(GET, missing())) == (29, 40)
+    watching.cancel()
+
+
 async def test_a_stream_tells_of_its_limits_at_its_end(deployment: Deployment) -> None:
     caller = await deployment.limited(Limits(reads=still(20), requests=still(100)))
     job = (await caller.ask(CREATE, create("ann"))).job
