@@ -15,6 +15,7 @@ import structlog
 
 from memoro_core.errors import MemoroError
 from memoro_core.ids import TenantId
+from memoro_core.jobs.feed_order import beginning
 from memoro_core.jobs.feed_ports import (
     FeedEvent,
     FeedHead,
@@ -33,8 +34,8 @@ _PAUSE: Final = 0.01
 """Between two reads, so that what happens meanwhile is read at once."""
 _PAUSE_PER_WATCH: Final = 50e-6
 """More of it for many watches, each of which every read wakes."""
-_HELD_PAUSE: Final = 0.02
-"""After it is looked again for events that can't be told yet; twice as long each time."""
+HELD_PAUSE: Final = 0.02
+"""After it is looked again for events that can't be told yet; by a feed, after twice as long each time."""
 _LONGEST_HELD_PAUSE: Final = 1.0
 _log = structlog.get_logger(__name__)
 
@@ -91,9 +92,11 @@ class Feed:
             return None
         if reader.spot.position < self._floor:
             return None
-        begin = bisect_right(self._events, reader.spot.position, key=_position)
-        events = self._events[begin : begin + PAGE]
-        more = begin + PAGE < len(self._events)
+        events = self._events[bisect_right(self._events, reader.spot.position, key=_position) :]
+        if more := len(events) > PAGE:
+            # Without an end for a page, all that there is is one.
+            count = beginning(events, PAGE) or len(events)
+            events, more = events[:count], count < len(events)
         return FeedPage(
             events,
             events[-1].position if more else max(reader.spot.position, self._head.position),
@@ -122,7 +125,7 @@ class Feed:
             self._tell()
 
     async def _read_on(self, inbox: EventSubscription) -> None:
-        loop, held_pause = asyncio.get_running_loop(), _HELD_PAUSE
+        loop, held_pause = asyncio.get_running_loop(), HELD_PAUSE
         # What happened before the tail was listened to.
         inbox.missed()
         while True:
@@ -144,7 +147,7 @@ class Feed:
                 if before < held_pause == _LONGEST_HELD_PAUSE:
                     _log.warning("feed_held_back", tenant_id=str(self._tenant_id), reason="a long transaction writes")
             else:
-                held_pause = _HELD_PAUSE
+                held_pause = HELD_PAUSE
             await asyncio.sleep(_PAUSE + _PAUSE_PER_WATCH * len(self.readers))
 
     def _take(self, page: FeedPage) -> None:

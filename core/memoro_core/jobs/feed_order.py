@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import TypeVar
 from uuid import UUID
 
@@ -30,6 +30,22 @@ def in_order(events: Sequence[FeedEvent]) -> Sequence[FeedEvent]:
     for event in sorted(events, key=lambda one: one.position.seq):
         by_job[event.position.job_id].append(event)
     return [by_job[event.position.job_id].popleft() for event in events]
+
+
+def beginning(events: Sequence[FeedEvent], count: int, later: Set[tuple[UUID, int]] = frozenset()) -> int:
+    """How many of the first `count` events can be told before all others: none of whose job a lower number comes after.
+
+    `later` names, by job and number, events that come after all of these.
+    """
+    places = {(event.position.job_id, event.position.seq): place for place, event in enumerate(events)}
+    while True:
+        for place, event in enumerate(events[:count]):
+            before = event.position.job_id, event.position.seq - 1
+            if before in later or places.get(before, place) >= count:
+                count = place
+                break
+        else:
+            return count
 
 
 def without_overtaken(events: Sequence[FeedEvent]) -> Sequence[FeedEvent]:

@@ -90,6 +90,7 @@ class FeedHead:
 class FeedPage:
     """Events in order. Up to `end` nothing is left out; `head` is that of the moment.
 
+    A page ends before an event of whose job one with a lower number comes after the page: both are in a later one.
     `more`: there may be others behind, to be read at once. `held`: others are written, but can't be told yet.
     """
 

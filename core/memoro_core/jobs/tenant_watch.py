@@ -13,7 +13,7 @@ import structlog
 
 from memoro_core.errors import MemoroError
 from memoro_core.ids import TenantId
-from memoro_core.jobs.feed import PAGE, Feed, Reader
+from memoro_core.jobs.feed import HELD_PAUSE, PAGE, Feed, Reader
 from memoro_core.jobs.feed_order import in_order, without_overtaken
 from memoro_core.jobs.feed_ports import (
     FeedEvent,
@@ -120,8 +120,10 @@ class TenantWatcher:
                 reader.spot = FeedSpot(page.end, page.head.origin, page.at)
                 if not page.more:
                     feed.begin(page.head)
-                going_on, page = page.more or feed.ahead_of(reader), None
+                going_on, held, page = page.more or feed.ahead_of(reader), page.held, None
                 if going_on:
+                    if held:
+                        await asyncio.sleep(HELD_PAUSE)
                     continue
                 try:
                     async with asyncio.timeout_at(quiet_until):

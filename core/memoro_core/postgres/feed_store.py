@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from asyncpg import Record
 
 from memoro_core.ids import JobId, TenantId, UserId
+from memoro_core.jobs.feed_order import beginning
 from memoro_core.jobs.feed_ports import (
     FeedEvent,
     FeedFilter,
@@ -27,6 +29,8 @@ _SQL: Final = load_queries("feed")
 _OPEN: Final = frozenset(JobState) - TERMINAL
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_LONGEST_PAGE: Final = 8_000
+"""Events among which those of a job are put in order, if their transactions have overtaken each other by so much."""
 
 
 class PostgresFeedStore:
@@ -52,9 +56,22 @@ class PostgresFeedStore:
             rows = await connection.fetch(_SQL["read_feed"], tenant_id, *after, limit)
         head = _head_of(rows[0])
         events = [_event_of(row) for row in rows if row["job_id"] is not None]
-        if len(events) == limit:
-            return FeedPage(events, events[-1].position, head, more=True)
-        return FeedPage(events, max(after, head.position), head, held=rows[0]["held"])
+        full = len(events) == limit
+        # A writer who waited for another may stand before it in the order, though it wrote after it.
+        later = {(row["job_id"], row["seq"] - 1) for row in rows if row["overtook"]}
+        count = beginning(events, len(events), later - {(event.job_id, event.position.seq) for event in events})
+        if count == len(events) and not full:
+            return FeedPage(events, max(after, head.position), head, held=rows[0]["held"])
+        if full and not count:
+            if limit < _LONGEST_PAGE:
+                return await self.read(tenant_id, after, limit=2 * limit)
+            # Memory is worth more than order.
+            count = limit
+        end = events[count - 1].position if count else after
+        if full:
+            return FeedPage(events[:count], end, head, more=True)
+        # As if nothing behind could be told yet.
+        return FeedPage(events[:count], end, replace(head, position=end), held=True)
 
     async def behind(self, positions: Mapping[TenantId, FeedPosition]) -> tuple[FeedHead, frozenset[TenantId]]:
         transaction_ids, job_ids, seqs = zip(*positions.values(), strict=True)

@@ -13,11 +13,13 @@ from redis.asyncio import Redis
 
 from memoro_core.errors import Code, MemoroError, Reason
 from memoro_core.ids import TenantId, UserId
+from memoro_core.jobs.feed_order import in_order
 from memoro_core.jobs.feed_ports import FeedEvent, FeedFilter, before_transaction
 from memoro_core.jobs.model import Job, JobKind, JobRef, JobState, Stage, StageProgress, StageStatus
 from memoro_core.jobs.resume import FeedSpot, FeedTokens
 from memoro_core.jobs.tenant_watch import TenantWatcher, TenantWatchMessage
 from memoro_core.memory.model import NewMemory
+from memoro_core.postgres.database import Connection
 from memoro_core.postgres.feed_store import PostgresFeedStore
 from memoro_core.redis.client import open_redis
 from memoro_core.redis.events import RedisEventTail
@@ -405,13 +407,7 @@ async def test_events_of_a_job_come_by_number_though_their_transactions_overtook
             await early.execute("SELECT pg_current_xact_id()")
             ref = await new_job(domain)
             await run_through(domain, ref)
-            await early.execute(
-                """INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
-                   SELECT tenant_id, job_id, 6, event || '{"seq": 6}', created_at FROM job_events
-                   WHERE tenant_id = $1 AND job_id = $2 AND seq = 3""",
-                domain.tenant,
-                ref.job_id,
-            )
+            await write_sixth(early, ref)
         told = await taken(messages, lambda got: len(events_in(got)) == 6)
         assert numbers_of(told, ref) == [1, 2, 3, 4, 5, 6]
         # No token of theirs leaves one of them out.
@@ -420,6 +416,65 @@ async def test_events_of_a_job_come_by_number_though_their_transactions_overtook
                 rest = await taken(again, lambda got: bool(events_in(got)) and numbers_of(got, ref)[-1] == 6)
                 assert set(numbers_of(rest, ref)) >= set(range(place + 2, 7))
         assert beginning
+
+
+async def write_sixth(connection: Connection, ref: JobRef) -> None:
+    """One more event of a job that has five."""
+    await connection.execute(
+        """INSERT INTO job_events (tenant_id, job_id, seq, event, created_at)
+           SELECT tenant_id, job_id, 6, event || '{"seq": 6}', created_at FROM job_events
+           WHERE tenant_id = $1 AND job_id = $2 AND seq = 3""",
+        ref.tenant_id,
+        ref.job_id,
+    )
+
+
+async def test_an_event_waits_for_those_before_it_that_can_not_be_told_yet(
+    domain: Domain, tail: RedisEventTail
+) -> None:
+    async with watching(domain, tail, poll=0.05) as watcher, begun(watcher, domain.tenant) as (messages, beginning):
+        async with AsyncExitStack() as transactions:
+            early = await transactions.enter_async_context(domain.database.tenant_tx(domain.tenant))
+            await early.execute("SELECT pg_current_xact_id()")
+            async with domain.database.tenant_tx(domain.tenant) as between:
+                await between.execute("SELECT pg_current_xact_id()")
+                ref = await new_job(domain)
+                await run_through(domain, ref)
+                await write_sixth(early, ref)
+                await transactions.aclose()
+                telling = asyncio.create_task(taken(messages, lambda got: len(events_in(got)) == 6))
+                again = asyncio.create_task(_numbers_after(watcher, domain.tenant, beginning[-1].token, ref))
+                await asyncio.sleep(0.3)
+                assert not telling.done()
+        assert numbers_of(await telling, ref) == [1, 2, 3, 4, 5, 6]
+        assert await again == [1, 2, 3, 4, 5, 6]
+
+
+async def _numbers_after(watcher: TenantWatcher, tenant: TenantId, token: str, ref: JobRef) -> list[int]:
+    async with aclosing(watcher.watch(tenant, ALL, token)) as messages:
+        return numbers_of(await taken(messages, lambda got: len(events_in(got)) == 6), ref)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 20])
+async def test_pages_end_before_an_event_that_stands_before_an_earlier_one(domain: Domain, limit: int) -> None:
+    store = PostgresFeedStore(domain.database)
+    head, _ = await store.begin(domain.tenant, ALL, after=None, limit=1)
+    first = await new_job(domain)
+    async with domain.database.tenant_tx(domain.tenant) as early:
+        await early.execute("SELECT pg_current_xact_id()")
+        ref, other = await new_job(domain), await new_job(domain)
+        for one in (other, ref, first):
+            await run_through(domain, one)
+        await write_sixth(early, ref)
+    told: list[FeedEvent] = []
+    position, more = head.position, True
+    while more:
+        page = await store.read(domain.tenant, position, limit=limit)
+        told += in_order(page.events)
+        assert page.end >= position
+        position, more = page.end, page.more
+    for one, numbers in ((ref, 6), (other, 5), (first, 5)):
+        assert [event.change.seq for event in told if event.job_id == one.job_id] == list(range(1, numbers + 1))
 
 
 async def test_of_many_jobs_under_way_the_latest_are_told_the_oldest_first(domain: Domain) -> None:

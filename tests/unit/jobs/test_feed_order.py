@@ -9,7 +9,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memoro_core.jobs.feed_order import in_order, without_overtaken
+from memoro_core.jobs.feed_order import beginning, in_order, without_overtaken
 from memoro_core.jobs.feed_ports import FeedEvent, FeedPosition
 from memoro_core.jobs.model import JobEvent, JobState, Stage, StageProgress
 
@@ -35,6 +35,24 @@ def test_events_of_each_job_come_by_number_and_each_once(places: list[tuple[int,
         by_job[event.job_id].append(event.position.seq)
     assert all(numbers == sorted(numbers) for numbers in by_job.values())
     assert (told is events) == (told == events)
+
+
+JOBS_AND_NUMBERS = st.tuples(st.integers(0, 3), st.integers(1, 5))
+
+
+@given(st.lists(JOBS_AND_NUMBERS, unique=True, max_size=12), st.integers(0, 12), st.sets(JOBS_AND_NUMBERS, max_size=3))
+def test_a_beginning_is_the_longest_that_leaves_no_lower_number_behind(
+    places: list[tuple[int, int]], most: int, others: set[tuple[int, int]]
+) -> None:
+    events = [event_at(place, job, seq) for place, (job, seq) in enumerate(places)]
+    later = others - set(places)
+
+    def leaves_none(count: int) -> bool:
+        behind = later | set(places[count:])
+        return not any((job, seq - 1) in behind for job, seq in places[:count])
+
+    longest = max(count for count in range(min(most, len(places)) + 1) if leaves_none(count))
+    assert beginning(events, min(most, len(places)), {(UUID(int=job), seq) for job, seq in later}) == longest
 
 
 STATES = st.sampled_from(JobState)

@@ -29,9 +29,17 @@ ORDER BY job.job_id DESC
 LIMIT $6;
 
 -- name: read_feed
--- Events after a place that can be told, in order, at most $5; at least one row, without an event when there is none.
+-- Events after a place that can be told, in order, at most $5; at least one row, without an event when there is none. `overtook`:
+-- the event of the same job before it stands after it in the order.
 SELECT head.horizon, head.at, head.cluster, head.recovery, head.held, told.transaction_id, told.job_id, told.seq, told.event, jobs.kind,
-       jobs.user_id
+       jobs.user_id,
+       EXISTS (
+           SELECT FROM job_events AS before
+           WHERE before.tenant_id = $1 AND before.job_id = told.job_id AND before.seq = told.seq - 1
+             AND before.transaction_id > told.transaction_id
+             -- One of another cluster, whose ids mean nothing here, is not waited for.
+             AND before.transaction_id < pg_snapshot_xmax(pg_current_snapshot())
+       ) AS overtook
 FROM (
     SELECT pg_snapshot_xmin(pg_current_snapshot()) AS horizon, now() AS at,
            (SELECT system_identifier FROM pg_control_system()) AS cluster,
