@@ -10,10 +10,10 @@ import uvloop
 
 class _Echo(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
-        return grpc.unary_unary_rpc_method_handler(echo)
+        return grpc.unary_unary_rpc_method_handler(_echo)
 
 
-async def echo(request: bytes, _: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+async def _echo(request: bytes, _: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
     """The request as it came."""
     return request
 

@@ -98,7 +98,10 @@ class _Callers:
 async def _main(tenant: str, calls: int, servers: int, pause: float, path: Path) -> None:
     settings, lines, log = Settings(), asyncio.StreamReader(), Log()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    async with open_database(settings) as database, open_redis(settings) as redis:
+    async with (
+        open_database(settings) as database,
+        open_redis(settings, command_timeout=None, health_check_interval=0) as redis,
+    ):
         buckets, register = _LoggedBuckets(redis), RedisServerRegister(redis)
         units = DailyUnits(PostgresUnitStore(database), Calendar(UTC), SystemClock())
         limiter = _LoggedLimiter(buckets, units, register, timeout=settings.limit_timeout, servers=servers)

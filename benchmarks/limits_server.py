@@ -1,6 +1,7 @@
 """An echo, bare by one method, and by the other with a decision of the limiter in front, paid from leases.
 
-Both in one process: two that have loaded different things already differ by more than a decision costs.
+Both in one process: two that have loaded different things already differ by more than a decision costs. A third method
+tells what the process has spent of the processor's time, in nanoseconds.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import time
 from contextlib import AsyncExitStack
 from datetime import UTC
 from typing import Final
@@ -16,7 +18,6 @@ from uuid import UUID
 import grpc.aio
 import uvloop
 
-from benchmarks.echo_server import echo
 from memoro_core.billing.calendar import Calendar
 from memoro_core.clock import SystemClock
 from memoro_core.ids import TenantId, UserId
@@ -32,22 +33,31 @@ from memoro_core.settings import Settings
 
 BARE: Final = "/echo/Bare"
 LIMITED: Final = "/echo/Limited"
+COST: Final = "/echo/Cost"
 _RATE: Final = Rate(12_000_000, 400_000)
 POLICY: Final = TenantLimits(Limits(requests=_RATE, writes=_RATE, user_requests=_RATE), "1")
 _TENANT: Final = TenantId(UUID(int=7))
 _USER: Final = UserId("user")
+_ASK: Final = Ask(_TENANT, POLICY, MethodClass.WRITE, 5, {_USER: 1})
+"""The server remembers what is asked again and again, too."""
 
 
-class _Limited(grpc.GenericRpcHandler):
+class _Echo(grpc.GenericRpcHandler):
     def __init__(self, limiter: SharedLimiter) -> None:
         self._limiter = limiter
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
-        return grpc.unary_unary_rpc_method_handler(self._echo if handler_call_details.method == LIMITED else echo)
+        answer = {BARE: self._bare, LIMITED: self._limited, COST: self._cost}[handler_call_details.method]
+        return grpc.unary_unary_rpc_method_handler(answer)
 
-    async def _echo(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-        ask = Ask(_TENANT, POLICY, MethodClass.WRITE, 5, {_USER: 1})
-        verdict = self._limiter.decide_now(ask) or await self._limiter.decide(ask)
+    async def _cost(self, *_: object) -> bytes:
+        return str(time.process_time_ns()).encode()
+
+    async def _bare(self, request: bytes, _: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        return request
+
+    async def _limited(self, request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        verdict = self._limiter.decide_now(_ASK) or await self._limiter.decide(_ASK)
         if not verdict.allowed:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, verdict.refused_by)
         return request
@@ -56,7 +66,7 @@ class _Limited(grpc.GenericRpcHandler):
 async def _serve(port: int, settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings))
-        redis = await stack.enter_async_context(open_redis(settings, health_check_interval=0))
+        redis = await stack.enter_async_context(open_redis(settings, command_timeout=None, health_check_interval=0))
         units = DailyUnits(PostgresUnitStore(database), Calendar(UTC), SystemClock())
         limiter = await stack.enter_async_context(
             SharedLimiter(
@@ -64,7 +74,7 @@ async def _serve(port: int, settings: Settings) -> None:
             )
         )
         server = grpc.aio.server()
-        server.add_generic_rpc_handlers((_Limited(limiter),))
+        server.add_generic_rpc_handlers((_Echo(limiter),))
         server.add_insecure_port(f"127.0.0.1:{port}")
         await server.start()
         # As the server does: what is there by now stays.

@@ -30,9 +30,9 @@ async def open_limits(ground: Ground, stack: AsyncExitStack, *, serves: bool) ->
     settings = ground.settings
     if not settings.limits:
         return Limiting(Unlimited(), LocalOpenStreams())
-    # Connections of its own, always open and never checked first: in a busy event loop each round trip may take as long
-    # as there is for a decision.
-    redis = await stack.enter_async_context(open_redis(settings, health_check_interval=0))
+    # Connections of its own, always open, never checked first, and given up by the limiter itself: in a busy event loop
+    # each turn may take as long as there is for a decision.
+    redis = await stack.enter_async_context(open_redis(settings, command_timeout=None, health_check_interval=0))
     limiter = await stack.enter_async_context(
         SharedLimiter(
             RedisBuckets(redis),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
 import structlog
@@ -20,9 +20,9 @@ Reply: TypeAlias = "tuple[Taken, float] | None"
 _MAX_BATCH: Final = 512
 MAX_UNDER_WAY: Final = 2
 """Pipelines at once: more misses gather for the next."""
-_TURNS: Final = 5
-"""Turns of the event loop in which an answer that has arrived gets to who waits for it. They take next to no time,
-unless the loop is so busy that it would not have looked for the answer before."""
+_TURNS: Final = 12
+"""Turns of the event loop within which the client sends what is asked, and hands over an answer that has arrived. They
+take next to no time, unless the loop is so busy that it would not have looked for the answer before."""
 _PROBE_TIMEOUT: Final = 0.25
 """Seconds that a sign of life may take: nobody waits for it."""
 _PROBE_AFTER: Final = (0.02, 0.05, 0.1)
@@ -82,8 +82,7 @@ class Asking:
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MAX_BATCH))]
             batch = [one for one in batch if not one[1].done()]
             if batch:
-                task = asyncio.create_task(self._take(batch))
-                self._under_way.add(task)
+                self._under_way.add(task := asyncio.create_task(self._take(batch)))
                 task.add_done_callback(self._taken)
 
     def _taken(self, task: asyncio.Task[None]) -> None:
@@ -92,9 +91,10 @@ class Asking:
             self._send()
 
     async def _take(self, batch: list[tuple[Taking, asyncio.Future[Reply]]]) -> None:
-        asked_at, futures = time.monotonic(), [future for _, future in batch]
+        asked_at, task = time.monotonic(), asyncio.current_task()
+        assert task is not None
         # From now on: a busy loop may have let the call wait until it got here, and Redis is not to blame for that.
-        timer = asyncio.get_running_loop().call_later(self._timeout, self._look_again, futures, _TURNS)
+        timer = asyncio.get_running_loop().call_later(self._timeout, self._look_again, task, _TURNS)
         try:
             takens = await self._store.take([taking for taking, _ in batch])
         except MemoroError:
@@ -106,11 +106,11 @@ class Asking:
             if not future.done():
                 future.set_result(None if taken is None else (taken, asked_at))
 
-    def _look_again(self, futures: Sequence[asyncio.Future[Reply]], turns: int) -> None:
-        if all(future.done() for future in futures):
+    def _look_again(self, task: asyncio.Task[None], turns: int) -> None:
+        if task.done():
             return
         if turns:
-            asyncio.get_running_loop().call_soon(self._look_again, futures, turns - 1)
+            asyncio.get_running_loop().call_soon(self._look_again, task, turns - 1)
         else:
             self._open()
 

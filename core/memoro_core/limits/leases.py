@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -13,9 +14,10 @@ from memoro_core.limits.model import UNLIMITED, Rate, Verdict
 from memoro_core.limits.ports import Standing
 
 LEASE_SECONDS: Final = LEASE / SECOND
-_RENEWED_AFTER: Final = LEASE_SECONDS * 0.75
-_RENEWED_ALONG: Final = LEASE_SECONDS * 0.25
-"""So much earlier a lease is renewed where another one is: that costs hardly more."""
+_RENEWED_ALONG: Final = 0.25
+"""The part of a lease by which it is renewed earlier where another one is: that costs hardly more."""
+_AHEAD: Final = 0.25, 0.75
+"""The part of a lease, at least and at most, that is left when it is renewed."""
 _NEVER: Final = math.inf
 _ENDLESS: Final = 1 << 62
 _KEPT_BACK: Final = 16
@@ -144,7 +146,7 @@ class LeaseGroup:
 
     def is_due(self, now: float) -> bool:
         """Whether the lease may be renewed along with another."""
-        return not self.renewing and (self.tokens < self.low or now >= self.renew_at - _RENEWED_ALONG)
+        return not self.renewing and (self.tokens < self.low or now >= self.renew_at - _RENEWED_ALONG * LEASE_SECONDS)
 
     def begin_renewal(self) -> None:
         """From now on a lease is asked for, and none besides."""
@@ -158,7 +160,10 @@ class LeaseGroup:
                 self.unspent.append(Unspent(self.tokens, self.leased_at, self.day))
             self.tokens, self.leased_at, self.day = tokens, leased_at, day
             self.good_until = asked_at + LEASE_SECONDS
-            self.low, self.renew_at = tokens // 4, asked_at + _RENEWED_AFTER
+            # In time for the next one to arrive, if it takes twice as long as this one.
+            ahead = 2 * (time.monotonic() - asked_at) / LEASE_SECONDS
+            ahead = min(max(ahead, _AHEAD[0]), _AHEAD[1])
+            self.low, self.renew_at = int(tokens * ahead), self.good_until - ahead * LEASE_SECONDS
 
     def rest(self) -> None:
         """The lease is not renewed until a call asks for one."""

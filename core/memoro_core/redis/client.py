@@ -34,7 +34,7 @@ UNREACHABLE: Final = (RedisError, RedisClusterException, OSError, TimeoutError)
 
 
 def connection_options(
-    *, command_timeout: float = COMMAND_TIMEOUT, health_check_interval: float = HEALTH_CHECK_INTERVAL
+    *, command_timeout: float | None = COMMAND_TIMEOUT, health_check_interval: float = HEALTH_CHECK_INTERVAL
 ) -> dict[str, Any]:
     """How every connection to Redis is made: soon given up, checked after idling, tried once more when stale."""
     return {
@@ -52,12 +52,13 @@ def connection_options(
 async def open_redis(
     settings: Settings,
     *,
-    command_timeout: float = COMMAND_TIMEOUT,
+    command_timeout: float | None = COMMAND_TIMEOUT,
     health_check_interval: float = HEALTH_CHECK_INTERVAL,
 ) -> AsyncIterator[RedisClient]:
     """A client, closed at the end. It connects when it is first used, so that a process starts while Redis is away.
 
-    With a `health_check_interval` of 0 a command never waits for a check of its connection.
+    With a `health_check_interval` of 0 a command never waits for a check of its connection. With a `command_timeout` of
+    None it is for the caller to give a command up; the event loop turns fewer times for each.
     """
     address = parse_redis_url(settings.redis_url)
     options = connection_options(command_timeout=command_timeout, health_check_interval=health_check_interval)

@@ -60,7 +60,9 @@ class RedisBuckets:
                 await cluster.execute_command("PING", target_nodes=node)
 
     async def _run(self, calls: Sequence[tuple[list[str], list[Argument]]]) -> list[Any]:
-        if len(calls) == 1 or cluster_of(self._redis) is not None:
+        if len(calls) == 1:
+            return [await _script(self._redis, *calls[0])]
+        if cluster_of(self._redis) is not None:
             # A pipeline of a cluster waits for all its nodes; one that is away must not hold up the tenants of others.
             return await asyncio.gather(
                 *(_script(self._redis, keys, arguments) for keys, arguments in calls), return_exceptions=True

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
+from memoro_core.errors import unavailable
 from memoro_core.ids import TenantId
 from memoro_core.limits.model import Limits, MethodClass
 from memoro_core.postgres.database import Database, open_database
@@ -135,10 +136,10 @@ async def test_neither_redis_nor_the_database_lets_a_call_fail(settings: Setting
 
         class Gone:
             async def add(self, units: object) -> object:
-                raise TimeoutError
+                raise unavailable("database")
 
             async def take(self, *_: object, **__: object) -> object:
-                raise TimeoutError
+                raise unavailable("database")
 
         stores = limiter._units._store, Gone()
         limiter._units._store = stores[1]  # type: ignore[assignment]
