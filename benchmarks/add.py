@@ -1,10 +1,11 @@
 """`CreateMemory`, every promise kept, against a bare echo: calls that one core of the server can carry.
 
 Each call is paid for: a text costs a fee, so that what the job may cost is set aside in the transaction that stores it.
-Beside it the same is measured of calls that cost nothing, of paid ones that count against a daily budget, and of a
-server without limits, next to which limits may cost three percent. It is measured by the processor time that the
-server's process spends per call, since the generator and PostgreSQL share the machine with it and would otherwise
-decide the figure. A spinning process of the lowest class keeps the processor awake, so that commits don't wait for it.
+Beside it the same is measured of calls that cost nothing, and of paid ones that count against a daily budget. Then, in
+turns, of servers with limits and without, next to which they may cost three percent. It is measured by the processor
+time that the server's process spends per call, since the generator and PostgreSQL share the machine with it and would
+otherwise decide the figure. A spinning process of the lowest class keeps the processor awake, so that commits don't
+wait for it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +30,7 @@ import psutil
 
 from benchmarks.deployment import Deployment, add_account, give_credits, open_deployment, running, running_server
 from benchmarks.report import Result, publish, table
+from benchmarks.turns import Target, take_turns
 from memoro_core.billing.model import DEPLOYMENT, BudgetKey, BudgetScope, Price
 from memoro_core.embedded.ports import free_port
 from memoro_core.ids import TenantId
@@ -57,39 +60,39 @@ class Round:
     p99_ms: float
 
 
-async def main(rounds: int = 5, seconds: float = 3.0, concurrency: int = 64, profile: bool = False) -> Result:
+async def main(
+    rounds: int = 5, seconds: float = 3.0, concurrency: int = 64, turns: int = 24, profile: bool = False
+) -> Result:
     """Interleaves bursts on the floor, on Memoro, and on Memoro at no cost and within a budget; the median of each."""
     floor_port = free_port()
     async with (
         open_deployment() as deployment,
         running("benchmarks.echo_server", str(floor_port)) as echo,
         running_server(deployment) as (server, endpoint),
-        running_server(deployment, MEMORO_LIMITS="false") as (unlimited, unlimited_endpoint),
         running("benchmarks.keep_awake"),
     ):
         payer = await add_account(deployment, "payer")
         await give_credits(deployment, payer.tenant_id)
         floor_endpoint, key = f"127.0.0.1:{floor_port}", payer.api_key
-        for process, target in ((echo, floor_endpoint), (server, endpoint), (unlimited, unlimited_endpoint)):
-            await burst(process, target, key, 1.0, concurrency)
+        for process, target in ((echo, floor_endpoint), (server, endpoint)):
+            await _burst(process, target, key, 1.0, concurrency)
         floors: list[Round] = []
         paid: list[Round] = []
-        without_limits: list[Round] = []
         free: list[Round] = []
         budgeted: list[Round] = []
         for number in range(rounds):
-            floors.append(await burst(echo, floor_endpoint, key, seconds, concurrency))
-            kinds = (free, paid, without_limits, budgeted)
+            floors.append(await _burst(echo, floor_endpoint, key, seconds, concurrency))
+            kinds = (free, paid, budgeted)
             for kind in kinds if number % 2 else reversed(kinds):
                 await _set_budget(deployment, 10**15 if kind is budgeted else None)
                 await _set_fee(deployment, 0 if kind is free else FEE)
-                process, target = (unlimited, unlimited_endpoint) if kind is without_limits else (server, endpoint)
-                kind.append(await burst(process, target, key, seconds, concurrency))
+                kind.append(await _burst(server, endpoint, key, seconds, concurrency))
         await _set_budget(deployment, None)
         await _set_fee(deployment, FEE)
         if profile:
             await _profile(server, endpoint, key, concurrency)
-        await _check(deployment, payer.tenant_id, [*paid, *without_limits])
+        kept = await _kept(deployment, key, turns)
+        await _check(deployment, payer.tenant_id, paid)
 
     print(
         table(
@@ -98,16 +101,29 @@ async def main(rounds: int = 5, seconds: float = 3.0, concurrency: int = 64, pro
             [
                 _row("echo", floors),
                 _row("CreateMemory", paid),
-                _row("without limits", without_limits),
                 _row("at no cost", free),
                 _row("within a budget", budgeted),
             ],
         )
     )
-    kept = median(on.per_core_second / off.per_core_second for on, off in zip(paid, without_limits, strict=True))
     print(f"with limits {100 * kept:.1f} % of the calls without; at least {100 * LIMITS_TARGET:.0f} %")
     value, floor = (median(one.per_core_second for one in kind) for kind in (paid, floors))
     return Result("add", value, floor, value / floor, TARGET, value / floor >= TARGET and kept >= LIMITS_TARGET)
+
+
+async def _kept(deployment: Deployment, key: str, turns: int) -> float:
+    """What calls with limits reach of those without: two servers of each, as no two processes are equally fast."""
+    async with AsyncExitStack() as stack:
+        targets: dict[str, Target] = {}
+        for limits in ("true", "false") * 2:
+            process, endpoint = await stack.enter_async_context(running_server(deployment, MEMORO_LIMITS=limits))
+            targets[f"{limits} {len(targets)}"] = Target(endpoint, METHOD, process.pid)
+        costs = await take_turns(targets, turns=turns, seconds=0.8, key=key)
+    first, second, third, fourth = costs.values()
+    return median(
+        (without + without_too) / (limited + limited_too)
+        for limited, without, limited_too, without_too in zip(first, second, third, fourth, strict=True)
+    )
 
 
 async def _set_fee(deployment: Deployment, fee: int) -> None:
@@ -149,14 +165,12 @@ def _row(name: str, rounds: Sequence[Round]) -> tuple[str, ...]:
     )
 
 
-async def burst(
-    server: psutil.Process, endpoint: str, key: str, seconds: float, concurrency: int, *, method: str = METHOD
-) -> Round:
-    """Load on one method for so long, and what it cost the server's process."""
+async def _burst(server: psutil.Process, endpoint: str, key: str, seconds: float, concurrency: int) -> Round:
+    """Load for so long, and what it cost the server's process."""
     before = _spent(server)
     generator = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "benchmarks.grpc_load", endpoint, method),
+        *("-m", "benchmarks.grpc_load", endpoint, METHOD),
         *("--seconds", str(seconds), "--concurrency", str(concurrency)),
         env={**os.environ, "BENCH_KEY": key},
         stdout=subprocess.PIPE,
@@ -191,7 +205,7 @@ async def _profile(server: psutil.Process, endpoint: str, key: str, concurrency:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        await asyncio.gather(sampler.wait(), burst(server, endpoint, key, 5.0, concurrency))
+        await asyncio.gather(sampler.wait(), _burst(server, endpoint, key, 5.0, concurrency))
         places: Counter[str] = Counter()
         for line in raw.read_text("utf-8").splitlines():
             stack, _, count = line.rpartition(" ")
@@ -211,6 +225,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--turns", type=int, default=24)
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
-    publish(asyncio.run(main(options.rounds, options.seconds, options.concurrency, options.profile)))
+    publish(asyncio.run(main(options.rounds, options.seconds, options.concurrency, options.turns, options.profile)))

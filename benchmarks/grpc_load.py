@@ -15,7 +15,7 @@ import uvloop
 from memoro.v1 import memory_service_pb2
 
 
-def _request(prefix: str, number: int) -> bytes:
+def request(prefix: str, number: int) -> bytes:
     """A short text as a service would send it, under a request id of its own."""
     return memory_service_pb2.CreateMemoryRequest(
         request_id=f"{prefix}-{number}",
@@ -37,7 +37,7 @@ async def _load(endpoint: str, method: str, key: str, seconds: float, concurrenc
         async def caller(number: int) -> None:
             while (start := time.perf_counter()) < end:
                 try:
-                    await call(_request(prefix, number), metadata=metadata, timeout=10)
+                    await call(request(prefix, number), metadata=metadata, timeout=10)
                 except grpc.aio.AioRpcError as error:
                     failures[f"{error.code().name}: {error.details()}"] = (
                         failures.get(f"{error.code().name}: {error.details()}", 0) + 1

@@ -10,10 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Final
 
@@ -21,6 +17,7 @@ from benchmarks.deployment import open_deployment, running
 from benchmarks.limit_run import Outcome, run
 from benchmarks.limits_server import BARE, LIMITED
 from benchmarks.report import Result, publish, table
+from benchmarks.turns import Target, take_turns
 from memoro_core.embedded.ports import free_port
 
 TARGET: Final = 1.03
@@ -32,10 +29,11 @@ async def main(turns: int = 100, seconds: float = 0.3, calls: int = 1_000_000, p
     async with open_deployment() as deployment:
         port = free_port()
         async with (
-            running("benchmarks.limits_server", str(port), environment=deployment.environment),
+            running("benchmarks.limits_server", str(port), environment=deployment.environment) as server,
             running("benchmarks.keep_awake"),
         ):
-            costs = await _costs(port, turns, seconds)
+            targets = {method: Target(f"127.0.0.1:{port}", method, server.pid) for method in (BARE, LIMITED)}
+            costs = await take_turns(targets, turns=turns, seconds=seconds)
         rows = [(name, f"{median(one):.1f}", f"{min(one):.1f}", f"{max(one):.1f}") for name, one in costs.items()]
         print(table("Processor time of a call in microseconds", ("", "median", "least", "most"), rows), flush=True)
         outcome = await run(deployment.stack, calls=calls, processes=PROCESSES, pause=pause)
@@ -45,18 +43,6 @@ async def main(turns: int = 100, seconds: float = 0.3, calls: int = 1_000_000, p
     print(_table(outcome))
     held = not outcome.failures and outcome.found.clean <= 0 and outcome.found.with_outage <= 0
     return Result("limits", ratio * floor, floor, ratio, TARGET, ratio <= TARGET and held)
-
-
-async def _costs(port: int, turns: int, seconds: float) -> Mapping[str, Sequence[float]]:
-    """Microseconds of processor time a call, of each turn of each method."""
-    generator = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "benchmarks.limits_load", f"127.0.0.1:{port}", str(turns), str(seconds)),
-        stdout=subprocess.PIPE,
-    )
-    output, _ = await generator.communicate()
-    costs: dict[str, list[float]] = json.loads(output)
-    return costs
 
 
 def _table(outcome: Outcome) -> str:

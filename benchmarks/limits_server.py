@@ -1,7 +1,6 @@
 """An echo, bare by one method, and by the other with a decision of the limiter in front, paid from leases.
 
-Both in one process: two that have loaded different things already differ by more than a decision costs. A third method
-tells what the process has spent of the processor's time, in nanoseconds.
+Both in one process: two that have loaded different things already differ by more than a decision costs.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-import time
 from contextlib import AsyncExitStack
 from datetime import UTC
 from typing import Final
@@ -33,7 +31,6 @@ from memoro_core.settings import Settings
 
 BARE: Final = "/echo/Bare"
 LIMITED: Final = "/echo/Limited"
-COST: Final = "/echo/Cost"
 _RATE: Final = Rate(12_000_000, 400_000)
 POLICY: Final = TenantLimits(Limits(requests=_RATE, writes=_RATE, user_requests=_RATE), "1")
 _TENANT: Final = TenantId(UUID(int=7))
@@ -47,11 +44,9 @@ class _Echo(grpc.GenericRpcHandler):
         self._limiter = limiter
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
-        answer = {BARE: self._bare, LIMITED: self._limited, COST: self._cost}[handler_call_details.method]
-        return grpc.unary_unary_rpc_method_handler(answer)
-
-    async def _cost(self, *_: object) -> bytes:
-        return str(time.process_time_ns()).encode()
+        return grpc.unary_unary_rpc_method_handler(
+            self._limited if handler_call_details.method == LIMITED else self._bare
+        )
 
     async def _bare(self, request: bytes, _: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         return request
