@@ -30,7 +30,7 @@ import psutil
 
 from benchmarks.deployment import Deployment, add_account, give_credits, open_deployment, running, running_server
 from benchmarks.report import Result, publish, table
-from benchmarks.turns import Target, take_turns
+from benchmarks.turns import Target, middle, take_turns
 from memoro_core.billing.model import DEPLOYMENT, BudgetKey, BudgetScope, Price
 from memoro_core.embedded.ports import free_port
 from memoro_core.ids import TenantId
@@ -119,11 +119,8 @@ async def _kept(deployment: Deployment, key: str, turns: int) -> float:
             process, endpoint = await stack.enter_async_context(running_server(deployment, MEMORO_LIMITS=limits))
             targets[f"{limits} {len(targets)}"] = Target(endpoint, METHOD, process.pid)
         costs = await take_turns(targets, turns=turns, seconds=0.8, key=key)
-    first, second, third, fourth = costs.values()
-    return median(
-        (without + without_too) / (limited + limited_too)
-        for limited, without, limited_too, without_too in zip(first, second, third, fourth, strict=True)
-    )
+    limited, without, limited_too, without_too = map(middle, costs.values())
+    return (without + without_too) / (limited + limited_too)
 
 
 async def _set_fee(deployment: Deployment, fee: int) -> None:

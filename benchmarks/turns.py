@@ -1,7 +1,7 @@
 """What a call costs the process that serves it, by turns for several kinds of calls: small differences show.
 
-A turn lasts a second or less, so that those that follow each other meet the same weather; one that is under way for a
-moment is measured, so that what a first call costs is left out. `take_turns` starts this module as the process that
+A turn lasts about a second, so that those that follow each other meet the same weather; one that is under way for a
+while is measured, so that what a first call costs is left out. `take_turns` starts this module as the process that
 generates the load.
 """
 
@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Final
 
 import grpc.aio
@@ -24,7 +25,7 @@ import uvloop
 from benchmarks.grpc_load import request
 
 _CONCURRENCY: Final = 64
-_WARM_UP: Final = 0.15
+_WARM_UP: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,12 @@ async def take_turns(
     output, _ = await generator.communicate()
     costs: dict[str, list[float]] = json.loads(output)
     return costs
+
+
+def middle(costs: Sequence[float]) -> float:
+    """The mean of the middle half: of what the machine does besides, little is left in it."""
+    quarter = len(costs) // 4
+    return fmean(sorted(costs)[quarter : len(costs) - quarter])
 
 
 class _Load:

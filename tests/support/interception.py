@@ -16,9 +16,9 @@ from memoro.v1 import jobs_service_pb2
 from memoro_core.clock import SystemClock
 from memoro_core.errors import Code, MemoroError, Reason
 from memoro_core.ids import ApiKeyId, TenantId, new_id
-from memoro_core.limits.limiter import Unlimited
 from memoro_core.limits.model import NO_LIMITS
 from memoro_core.limits.ports import Limiter
+from memoro_core.limits.unlimited import Unlimited
 from memoro_core.tenancy.model import FREE_TIER, Principal, Scope
 from memoro_server.call import Call
 from memoro_server.interceptors.authentication import AuthenticationInterceptor

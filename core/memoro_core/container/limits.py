@@ -6,10 +6,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from memoro_core.container.ground import Ground
-from memoro_core.limits.limiter import SharedLimiter, Unlimited
+from memoro_core.limits.limiter import SharedLimiter
 from memoro_core.limits.ports import Limiter, OpenStreams
 from memoro_core.limits.streams import LocalOpenStreams, SharedOpenStreams
 from memoro_core.limits.units import DailyUnits
+from memoro_core.limits.unlimited import Unlimited
 from memoro_core.postgres.unit_store import PostgresUnitStore
 from memoro_core.redis.client import open_redis
 from memoro_core.redis.limit_buckets import RedisBuckets

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
+from memoro_core.limits.breaker import Asking, Reply
 from memoro_core.limits.known import DAILY_UNITS, KnownTenant
 from memoro_core.limits.leases import LeaseGroup, LimitedBucket, Refusal, Unspent, nearest, told_of
 from memoro_core.limits.model import Verdict
@@ -72,6 +74,14 @@ class AskedCall:
                 self.carried.append(bucket.name)
             buckets.append(BucketAsk(bucket.name, bucket.rate, *carried))
         return GroupAsk(buckets, asked.take, asked.extra, [(one.tokens, one.leased_at) for one in unspent])
+
+    def by(self, asking: Asking, *, urgent: bool) -> asyncio.Future[Reply]:
+        """Asks; who needs the leases that it asks for may wait for the answer, too."""
+        future = asking.ask(self.taking, urgent=urgent)
+        for asked in self.asked:
+            if asked.extra and not future.done():
+                asked.group.coming = future
+        return future
 
     def undo(self) -> None:
         """Nothing came of it."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Final
+from typing import Any, Final
 
 from memoro_core.limits.bucket import LEASE, SECOND, TOKEN
 from memoro_core.limits.model import UNLIMITED, Rate, Verdict
@@ -16,12 +17,11 @@ from memoro_core.limits.ports import Standing
 LEASE_SECONDS: Final = LEASE / SECOND
 _RENEWED_ALONG: Final = 0.25
 """The part of a lease by which it is renewed earlier where another one is: that costs hardly more."""
-_AHEAD: Final = 0.25, 0.75
-"""The part of a lease, at least and at most, that is left when it is renewed."""
+_LEAST_AHEAD: Final = 0.25
+_MOST_AHEAD: Final = 0.75
+"""The part of a lease, at least and at most, that is left when it is renewed: so much pays what comes meanwhile."""
 _NEVER: Final = math.inf
 _ENDLESS: Final = 1 << 62
-_KEPT_BACK: Final = 16
-"""While a lease is renewed, one part in so many of it pays the calls that come meanwhile; the rest is handed back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +69,13 @@ class LeaseGroup:
     """
 
     __slots__ = (
+        "_ahead",
         "_marked_at",
         "_pace",
         "_spent_at_mark",
         "booked",
         "buckets",
+        "coming",
         "counted",
         "day",
         "good_until",
@@ -102,6 +104,8 @@ class LeaseGroup:
         self.leased_at = 0
         self.day: date | None = None
         self.renewing = False
+        self.coming: asyncio.Future[Any] | None = None
+        """Done when the lease is there that is under way, or not to be had."""
         self.spent = 0
         self.booked = 0
         """How much of what was spent is counted as units."""
@@ -112,6 +116,7 @@ class LeaseGroup:
         self.refusal: Refusal | None = None
         self.known: Sequence[tuple[int, float]] = ()
         """The level of each bucket when it was last told, and when that was."""
+        self._ahead = _LEAST_AHEAD
         self._pace = 0.0
         self._marked_at = now
         self._spent_at_mark = 0
@@ -133,11 +138,11 @@ class LeaseGroup:
         return min(math.ceil(self._pace), self.most) if self._pace >= 2 * weight else 0
 
     def hand_back(self, now: float, *, keep: bool) -> Sequence[Unspent]:
-        """Takes away what is not spent, to be handed back; with `keep`, and while it is good, but for a small part."""
+        """Takes away what is not spent, to be handed back; with `keep`, and while it is good, but for what will be."""
         kept = 0
         if self.tokens:
             if keep and now < self.good_until:
-                kept = min(self.tokens, self.tokens // _KEPT_BACK + 1)
+                kept = min(self.tokens, math.ceil(self._pace * self._ahead))
             if self.tokens > kept:
                 self.unspent.append(Unspent(self.tokens - kept, self.leased_at, self.day))
             self.tokens = kept
@@ -154,7 +159,7 @@ class LeaseGroup:
 
     def end_renewal(self, tokens: int, leased_at: int, asked_at: float, day: date | None) -> None:
         """A lease of so many tokens, or none, is there: in place of what is left of the one before."""
-        self.renewing = False
+        self.renewing, self.coming = False, None
         if tokens:
             if self.tokens:
                 self.unspent.append(Unspent(self.tokens, self.leased_at, self.day))
@@ -162,7 +167,7 @@ class LeaseGroup:
             self.good_until = asked_at + LEASE_SECONDS
             # In time for the next one to arrive, if it takes twice as long as this one.
             ahead = 2 * (time.monotonic() - asked_at) / LEASE_SECONDS
-            ahead = min(max(ahead, _AHEAD[0]), _AHEAD[1])
+            self._ahead = ahead = min(max(ahead, _LEAST_AHEAD), _MOST_AHEAD)
             self.low, self.renew_at = int(tokens * ahead), self.good_until - ahead * LEASE_SECONDS
 
     def rest(self) -> None:

@@ -26,21 +26,6 @@ _BEAT: Final = 1.0
 """Seconds between two signs of life, and between two savings of units."""
 
 
-class Unlimited:
-    """A `Limiter` that lets everything pass."""
-
-    def __init__(self) -> None:
-        self.counts = LimitCounts()
-
-    def decide_now(self, ask: Ask) -> Verdict | None:
-        """It passes."""
-        return UNLIMITED
-
-    async def decide(self, ask: Ask) -> Verdict:
-        """It passes."""
-        return UNLIMITED
-
-
 class SharedLimiter:
     """A `Limiter`, working while its block is entered.
 
@@ -119,6 +104,14 @@ class SharedLimiter:
             day = self._units.today()
             await self._units.load(tenant.id, day, timeout=self._timeout)
         asking = self._asking_of(tenant.id)
+        if not asking.away and (coming := self._coming(tenant, ask)) is not None:
+            asking.hurry(coming)
+            await asyncio.wait([coming])
+            verdict = self.decide_now(ask)
+            if verdict is not None:
+                return verdict
+            # Its policy may have changed.
+            tenant = self._known.by_id[ask.tenant_id]
         if asking.away:
             return await self._decide_alone(tenant, ask, day)
         call = ask_for(
@@ -132,7 +125,7 @@ class SharedLimiter:
             self.counts.leased += 1
             return call.verdict()
         try:
-            reply = await asking.ask(call.taking)
+            reply = await call.by(asking, urgent=True)
         except BaseException:
             self._undo(call)
             raise
@@ -157,6 +150,14 @@ class SharedLimiter:
             probe = partial(self._buckets.ping, shard)
             self._askings[shard] = asking = Asking(self._buckets, probe, timeout=self._timeout)
         return asking
+
+    def _coming(self, tenant: KnownTenant, ask: Ask) -> asyncio.Future[Reply] | None:
+        """The lease that is under way of a group that has too little for the call."""
+        now = time.monotonic()
+        for group, weight in self._known.groups_of(tenant, ask, now):
+            if group.coming is not None and (group.tokens < weight or now >= group.good_until):
+                return group.coming
+        return None
 
     def _decided(self, call: AskedCall, verdict: Verdict) -> Verdict:
         if not verdict.allowed:
@@ -196,7 +197,7 @@ class SharedLimiter:
             self._send(asking, call)
 
     def _send(self, asking: Asking, call: AskedCall) -> None:
-        asking.ask(call.taking).add_done_callback(partial(self._answered, call))
+        call.by(asking, urgent=False).add_done_callback(partial(self._answered, call))
 
     def _answered(self, call: AskedCall, future: asyncio.Future[Reply]) -> None:
         reply = None if future.cancelled() else future.result()
@@ -241,7 +242,6 @@ class SharedLimiter:
             known=lambda bucket: tenant.level_of(bucket, now),
         )
         self.counts.local += 1
-        told = UNLIMITED
         if any(waits):
             number = max(range(len(wanted)), key=waits.__getitem__)
             bucket = wanted[number][0]
@@ -253,13 +253,11 @@ class SharedLimiter:
         for group, weight in paid:
             group.tokens -= weight
             group.spent += weight
-        least = 2.0
-        for bucket, _ in wanted:
-            level = self._local.level_of(tenant.id, bucket, servers=servers)
-            verdict = told_of(bucket, level, allowed=True)
-            if verdict.remaining / verdict.maximum < least:
-                least, told = verdict.remaining / verdict.maximum, verdict
-        return told
+        verdicts = [
+            told_of(bucket, self._local.level_of(tenant.id, bucket, servers=servers), allowed=True)
+            for bucket, _ in wanted
+        ]
+        return min(verdicts, key=lambda verdict: verdict.remaining / verdict.maximum, default=UNLIMITED)
 
     # --- once a second -------------------------------------------------------------------------------------------
 
