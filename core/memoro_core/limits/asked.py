@@ -159,10 +159,9 @@ def ask_for(
     asked: list[tuple[Asked, Sequence[Unspent]]] = []
     paid: list[Paid] = []
     for group, weight in groups:
-        if group.tokens >= weight and now < group.good_until:
+        if group.pays(weight, now):
             paid.append(Paid(group, weight, group.leased_at, group.day))
-            group.tokens -= weight
-            group.spent += weight
+            group.pay(weight)
             continue
         extra = 0 if group.renewing else group.wanted(weight, now)
         unspent = group.hand_back(now, keep=False)

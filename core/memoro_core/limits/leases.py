@@ -17,7 +17,7 @@ from memoro_core.limits.ports import Standing
 LEASE_SECONDS: Final = LEASE / SECOND
 _RENEWED_ALONG: Final = 0.25
 """The part of a lease by which it is renewed earlier where another one is: that costs hardly more."""
-_LEAST_AHEAD: Final = 0.25
+_LEAST_AHEAD: Final = 0.5
 _MOST_AHEAD: Final = 0.75
 """The part of a lease, at least and at most, that is left when it is renewed: so much pays what comes meanwhile."""
 _NEVER: Final = math.inf
@@ -100,7 +100,7 @@ class LeaseGroup:
         self.most = min(most if units is None else [*most, units // 64], default=0)
         """What is leased at once at most: what is lost with a lease should not be missed."""
         self.tokens, self.good_until = (0, 0.0) if buckets or counted else (_ENDLESS, _NEVER)
-        self.low, self.renew_at = -1, _NEVER
+        self.low, self.renew_at = 0, self.good_until
         self.leased_at = 0
         self.day: date | None = None
         self.renewing = False
@@ -149,13 +149,23 @@ class LeaseGroup:
         unspent, self.unspent = self.unspent, []
         return unspent
 
+    def pays(self, weight: int, now: float) -> bool:
+        """Whether the lease is good for so much."""
+        return self.tokens >= weight and now < self.good_until
+
+    def pay(self, weight: int) -> None:
+        """Spends so much of the lease."""
+        self.tokens -= weight
+        self.spent += weight
+
     def is_due(self, now: float) -> bool:
         """Whether the lease may be renewed along with another."""
         return not self.renewing and (self.tokens < self.low or now >= self.renew_at - _RENEWED_ALONG * LEASE_SECONDS)
 
     def begin_renewal(self) -> None:
         """From now on a lease is asked for, and none besides."""
-        self.renewing, self.low, self.renew_at = True, -1, _NEVER
+        self.renewing = True
+        self.rest()
 
     def end_renewal(self, tokens: int, leased_at: int, asked_at: float, day: date | None) -> None:
         """A lease of so many tokens, or none, is there: in place of what is left of the one before."""
@@ -172,7 +182,7 @@ class LeaseGroup:
 
     def rest(self) -> None:
         """The lease is not renewed until a call asks for one."""
-        self.low, self.renew_at = -1, _NEVER
+        self.low, self.renew_at = 0, self.good_until
 
     def succeed(self, before: LeaseGroup, now: float) -> None:
         """Goes on where the group stood under another policy; what it has leased is handed back."""

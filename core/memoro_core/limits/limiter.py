@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import date
 from functools import partial
@@ -22,6 +23,7 @@ from memoro_core.limits.ports import BucketStore, ServerRegister
 from memoro_core.limits.units import DailyUnits
 from memoro_core.tasks import end_task
 
+_MAX_PAYERS: Final = 10_000
 _BEAT: Final = 1.0
 """Seconds between two signs of life, and between two savings of units."""
 
@@ -45,6 +47,7 @@ class SharedLimiter:
         self._local = LocalBuckets()
         self._askings: dict[str, Asking] = {}
         self._counting: dict[LeaseGroup, KnownTenant] = {}
+        self._payers: dict[int, tuple[Ask, LeaseGroup, int, LeaseGroup | None, int]] = {}
         self._task: asyncio.Task[None] | None = None
         self.counts = LimitCounts(servers=servers)
 
@@ -65,35 +68,47 @@ class SharedLimiter:
         await self._units.save(away=False)
 
     def decide_now(self, ask: Ask) -> Verdict | None:
-        """Takes from leases only where they pay for all of the call."""
-        now = time.monotonic()
+        """Takes from leases only where they pay for all of the call.
+
+        Where the same question has been paid for before, and nothing need be renewed, little is looked at: what is not
+        in the processor's cache is most of what a decision costs.
+        """
+        payer, now = self._payers.get(id(ask)), time.monotonic()
+        if payer is None or payer[0] is not ask:
+            return self._pay(ask, now)
+        _, group, weight, user, of_user = payer
+        if group.tokens - weight < group.low or now >= group.renew_at:
+            return self._pay(ask, now)
+        verdict = group.verdict
+        if user is not None:
+            if user.tokens - of_user < user.low or now >= user.renew_at:
+                return self._pay(ask, now)
+            user.tokens -= of_user
+            user.spent += of_user
+            if user.share < group.share:
+                verdict = user.verdict
+        group.tokens -= weight
+        group.spent += weight
+        self.counts.leased += 1
+        return verdict
+
+    def _pay(self, ask: Ask, now: float) -> Verdict | None:
         tenant = self._known.by_id.get(ask.tenant_id)
         if tenant is None or tenant.version != ask.limits.version:
             tenant = self._known.admit(ask, now)
-        group, weight = tenant.groups[ask.method_class], ask.weight
-        if group.tokens < weight or now >= group.good_until:
-            return self._remembered(tenant, ask, now)
-        verdict, due = group.verdict, False
-        if ask.users and tenant.user_rate is not None:
-            share, users = group.share, tenant.users
-            for user, tokens in ask.users.items():
-                lease = users.get(user)
-                if lease is None or lease.tokens < tokens or now >= lease.good_until:
-                    return self._remembered(tenant, ask, now)
-            for user, tokens in ask.users.items():
-                lease = users[user]
-                lease.tokens -= tokens
-                lease.spent += tokens
-                if lease.share < share:
-                    share, verdict = lease.share, lease.verdict
-                if lease.tokens < lease.low or now >= lease.renew_at:
-                    due = True
-        group.tokens -= weight
-        group.spent += weight
-        if due or group.tokens < group.low or now >= group.renew_at:
-            self._renew(tenant, ask, now)
+        groups = list(self._known.groups_of(tenant, ask, now))
+        if not all(group.pays(weight, now) for group, weight in groups):
+            return self._remembered(groups, now)
+        for group, weight in groups:
+            group.pay(weight)
+        if any(group.is_due(now) for group, _ in groups):
+            self._renew(tenant, [group for group, _ in groups if group.limited])
+        if len(groups) <= 2:
+            if len(self._payers) >= _MAX_PAYERS:
+                self._payers.clear()
+            self._payers[id(ask)] = (ask, *groups[0], *(groups[1] if len(groups) == 2 else (None, 0)))
         self.counts.leased += 1
-        return verdict
+        return min((group for group, _ in groups), key=lambda group: group.share).verdict
 
     async def decide(self, ask: Ask) -> Verdict:
         verdict = self.decide_now(ask)
@@ -155,7 +170,7 @@ class SharedLimiter:
         """The lease that is under way of a group that has too little for the call."""
         now = time.monotonic()
         for group, weight in self._known.groups_of(tenant, ask, now):
-            if group.coming is not None and (group.tokens < weight or now >= group.good_until):
+            if group.coming is not None and not group.pays(weight, now):
                 return group.coming
         return None
 
@@ -171,11 +186,11 @@ class SharedLimiter:
         call.undo()
         self._local.not_carried(call.tenant.id, call.carried)
 
-    def _remembered(self, tenant: KnownTenant, ask: Ask, now: float) -> Verdict | None:
+    def _remembered(self, groups: Iterable[tuple[LeaseGroup, int]], now: float) -> Verdict | None:
         """The refusal of the longest wait, of those that have come before."""
         worst: Verdict | None = None
-        for group, weight in self._known.groups_of(tenant, ask, now):
-            if group.refusal is None or (group.tokens >= weight and now < group.good_until):
+        for group, weight in groups:
+            if group.refusal is None or group.pays(weight, now):
                 continue
             verdict = group.refusal.again(weight, now)
             if verdict is not None and (worst is None or _wait(verdict) > _wait(worst)):
@@ -185,9 +200,8 @@ class SharedLimiter:
             self.counts.refusals[worst.refused_by] += 1
         return worst
 
-    def _renew(self, tenant: KnownTenant, ask: Ask, now: float) -> None:
+    def _renew(self, tenant: KnownTenant, groups: Iterable[LeaseGroup]) -> None:
         asking = self._asking_of(tenant.id)
-        groups = [group for group, _ in self._known.groups_of(tenant, ask, now) if group.limited]
         if asking.away:
             for group in groups:
                 group.rest()
@@ -212,7 +226,7 @@ class SharedLimiter:
         if day is None:
             return self._alone(tenant, ask, pays_units=False)
         group = tenant.groups[ask.method_class]
-        if group.tokens >= ask.weight and time.monotonic() < group.good_until:
+        if group.pays(ask.weight, time.monotonic()):
             # The lease pays for the units too.
             return self._alone(tenant, ask, pays_units=False)
         assert tenant.daily_units is not None
@@ -231,7 +245,7 @@ class SharedLimiter:
         paid: list[tuple[LeaseGroup, int]] = []
         wanted = []
         for number, (group, weight) in enumerate(self._known.groups_of(tenant, ask, now)):
-            if group.tokens >= weight and now < group.good_until and not (number == 0 and pays_units):
+            if group.pays(weight, now) and not (number == 0 and pays_units):
                 paid.append((group, weight))
             else:
                 wanted += [(bucket, weight) for bucket in group.buckets]
@@ -251,8 +265,7 @@ class SharedLimiter:
             return told
         self._local.take(tenant.id, wanted)
         for group, weight in paid:
-            group.tokens -= weight
-            group.spent += weight
+            group.pay(weight)
         verdicts = [
             told_of(bucket, self._local.level_of(tenant.id, bucket, servers=servers), allowed=True)
             for bucket, _ in wanted
