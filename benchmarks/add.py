@@ -2,10 +2,10 @@
 
 Each call is paid for: a text costs a fee, so that what the job may cost is set aside in the transaction that stores it.
 Beside it the same is measured of calls that cost nothing, and of paid ones that count against a daily budget. Then, in
-turns, of servers with limits and without, next to which they may cost three percent. It is measured by the processor
-time that the server's process spends per call, since the generator and PostgreSQL share the machine with it and would
-otherwise decide the figure. A spinning process of the lowest class keeps the processor awake, so that commits don't
-wait for it.
+turns, of a tenant with limits and of one without, next to which they may cost three percent. It is measured by the
+processor time that the server's process spends per call, since the generator and PostgreSQL share the machine with it
+and would otherwise decide the figure. A spinning process of the lowest class keeps the processor awake, so that commits
+don't wait for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +27,15 @@ from typing import Final
 
 import psutil
 
-from benchmarks.deployment import Deployment, add_account, give_credits, open_deployment, running, running_server
+from benchmarks.deployment import (
+    Account,
+    Deployment,
+    add_account,
+    give_credits,
+    open_deployment,
+    running,
+    running_server,
+)
 from benchmarks.report import Result, publish, table
 from benchmarks.turns import Target, middle, take_turns
 from memoro_core.billing.model import DEPLOYMENT, BudgetKey, BudgetScope, Price
@@ -61,7 +68,7 @@ class Round:
 
 
 async def main(
-    rounds: int = 5, seconds: float = 3.0, concurrency: int = 64, turns: int = 24, profile: bool = False
+    rounds: int = 5, seconds: float = 3.0, concurrency: int = 64, turns: int = 40, profile: bool = False
 ) -> Result:
     """Interleaves bursts on the floor, on Memoro, and on Memoro at no cost and within a budget; the median of each."""
     floor_port = free_port()
@@ -91,7 +98,7 @@ async def main(
         await _set_fee(deployment, FEE)
         if profile:
             await _profile(server, endpoint, key, concurrency)
-        kept = await _kept(deployment, key, turns)
+        kept = await _kept(deployment, payer, turns)
         await _check(deployment, payer.tenant_id, paid)
 
     print(
@@ -111,16 +118,18 @@ async def main(
     return Result("add", value, floor, value / floor, TARGET, value / floor >= TARGET and kept >= LIMITS_TARGET)
 
 
-async def _kept(deployment: Deployment, key: str, turns: int) -> float:
-    """What calls with limits reach of those without: two servers of each, as no two processes are equally fast."""
-    async with AsyncExitStack() as stack:
-        targets: dict[str, Target] = {}
-        for limits in ("true", "false") * 2:
-            process, endpoint = await stack.enter_async_context(running_server(deployment, MEMORO_LIMITS=limits))
-            targets[f"{limits} {len(targets)}"] = Target(endpoint, METHOD, process.pid)
-        costs = await take_turns(targets, turns=turns, seconds=0.8, key=key)
-    limited, without, limited_too, without_too = map(middle, costs.values())
-    return (without + without_too) / (limited + limited_too)
+async def _kept(deployment: Deployment, payer: Account, turns: int) -> float:
+    """What calls with limits reach of those without."""
+    unlimited = await add_account(deployment, "unlimited")
+    await give_credits(deployment, unlimited.tenant_id)
+    module = ("benchmarks.add_server", str(unlimited.tenant_id))
+    async with running_server(deployment, module=module) as (process, endpoint):
+        targets = {
+            name: Target(endpoint, METHOD, process.pid, account.api_key)
+            for name, account in (("limited", payer), ("unlimited", unlimited))
+        }
+        costs = await take_turns(targets, turns=turns, seconds=1.0)
+    return middle(costs["unlimited"]) / middle(costs["limited"])
 
 
 async def _set_fee(deployment: Deployment, fee: int) -> None:
@@ -222,7 +231,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--concurrency", type=int, default=64)
-    parser.add_argument("--turns", type=int, default=24)
+    parser.add_argument("--turns", type=int, default=40)
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     publish(asyncio.run(main(options.rounds, options.seconds, options.concurrency, options.turns, options.profile)))

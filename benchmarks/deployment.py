@@ -104,8 +104,10 @@ async def running(*arguments: str, environment: Mapping[str, str] | None = None)
 
 
 @asynccontextmanager
-async def running_server(deployment: Deployment, **settings: str) -> AsyncIterator[tuple[psutil.Process, str]]:
-    """A server process that is ready, and its endpoint."""
+async def running_server(
+    deployment: Deployment, *, module: Sequence[str] = ("memoro_server",), **settings: str
+) -> AsyncIterator[tuple[psutil.Process, str]]:
+    """A server process that is ready, and its endpoint: `module` with its arguments."""
     port, ops_port = free_port(), free_port()
     environment = {
         **deployment.environment,
@@ -113,7 +115,7 @@ async def running_server(deployment: Deployment, **settings: str) -> AsyncIterat
         "MEMORO_SERVER_OPS_PORT": str(ops_port),
         **settings,
     }
-    async with running("memoro_server", environment=environment) as process:
+    async with running(*module, environment=environment) as process:
         await _ready(process, f"http://127.0.0.1:{ops_port}/readyz")
         yield process, f"127.0.0.1:{port}"
 

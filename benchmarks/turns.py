@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Final
@@ -30,25 +30,24 @@ _WARM_UP: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A kind of calls: who is called, the method, and the process that answers."""
+    """A kind of calls: who is called, the method, the process that answers, and who calls."""
 
     endpoint: str
     method: str
     pid: int
+    key: str = field(default="", repr=False)
 
 
-async def take_turns(
-    targets: Mapping[str, Target], *, turns: int, seconds: float, key: str = ""
-) -> Mapping[str, Sequence[float]]:
+async def take_turns(targets: Mapping[str, Target], *, turns: int, seconds: float) -> Mapping[str, Sequence[float]]:
     """Microseconds of processor time a call, of each turn of each target; their order turns round each time."""
     plan = {name: asdict(target) for name, target in targets.items()}
     generator = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "benchmarks.turns", json.dumps(plan), str(turns), str(seconds)),
-        env={**os.environ, "BENCH_KEY": key},
+        *("-m", "benchmarks.turns", str(turns), str(seconds)),
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    output, _ = await generator.communicate()
+    output, _ = await generator.communicate(json.dumps(plan).encode())
     costs: dict[str, list[float]] = json.loads(output)
     return costs
 
@@ -60,10 +59,10 @@ def middle(costs: Sequence[float]) -> float:
 
 
 class _Load:
-    def __init__(self, target: Target, key: str, seconds: float) -> None:
+    def __init__(self, target: Target, seconds: float) -> None:
         self._target = target
         self._seconds = seconds
-        self._metadata = (("authorization", f"Bearer {key}"),)
+        self._metadata = (("authorization", f"Bearer {target.key}"),)
         self._prefix = os.urandom(6).hex()
         self._number = 0
         self._done = 0
@@ -93,7 +92,7 @@ def _spent(pid: int) -> int:
 
 
 async def _main(targets: Mapping[str, Target], turns: int, seconds: float) -> None:
-    loads = {name: _Load(target, os.environ["BENCH_KEY"], seconds) for name, target in targets.items()}
+    loads = {name: _Load(target, seconds) for name, target in targets.items()}
     for load in loads.values():
         await load.turn()
     costs: dict[str, list[float]] = {name: [] for name in loads}
@@ -104,5 +103,5 @@ async def _main(targets: Mapping[str, Target], turns: int, seconds: float) -> No
 
 
 if __name__ == "__main__":
-    plan = {name: Target(**target) for name, target in json.loads(sys.argv[1]).items()}
-    uvloop.run(_main(plan, int(sys.argv[2]), float(sys.argv[3])))
+    plan = {name: Target(**target) for name, target in json.load(sys.stdin).items()}
+    uvloop.run(_main(plan, int(sys.argv[1]), float(sys.argv[2])))

@@ -38,7 +38,8 @@ class Asks:
         user = request.user_id if self._names_user else ""
         limits = principal.limits
         ask = self._remembered.get((principal.tenant_id, user))
-        if ask is None or ask.limits is not limits:
+        # The same limits are read anew once in a while.
+        if ask is None or (ask.limits is not limits and ask.limits.version != limits.version):
             ask = self._made(principal, _shares([user], self._weight))
             if len(user) <= _LONGEST_USER_ID:
                 self._remember(user, ask)

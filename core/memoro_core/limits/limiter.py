@@ -16,9 +16,9 @@ from memoro_core.limits.asked import AskedCall, ask_for, renewal_of, return_of, 
 from memoro_core.limits.breaker import MAX_UNDER_WAY, Asking, Reply
 from memoro_core.limits.counts import LimitCounts
 from memoro_core.limits.known import KnownTenant, KnownTenants
-from memoro_core.limits.leases import LeaseGroup, told_of
+from memoro_core.limits.leases import LeaseGroup
 from memoro_core.limits.local import LocalBuckets
-from memoro_core.limits.model import UNLIMITED, Ask, Verdict
+from memoro_core.limits.model import Ask, Verdict
 from memoro_core.limits.ports import BucketStore, ServerRegister
 from memoro_core.limits.units import DailyUnits
 from memoro_core.tasks import end_task
@@ -241,36 +241,13 @@ class SharedLimiter:
         return verdict
 
     def _alone(self, tenant: KnownTenant, ask: Ask, *, pays_units: bool) -> Verdict:
-        now, servers = time.monotonic(), self.counts.servers
-        paid: list[tuple[LeaseGroup, int]] = []
-        wanted = []
-        for number, (group, weight) in enumerate(self._known.groups_of(tenant, ask, now)):
-            if group.pays(weight, now) and not (number == 0 and pays_units):
-                paid.append((group, weight))
-            else:
-                wanted += [(bucket, weight) for bucket in group.buckets]
-        waits = self._local.waits(
-            tenant.id,
-            wanted,
-            servers=servers,
-            known=lambda bucket: tenant.level_of(bucket, now),
-        )
+        now = time.monotonic()
+        groups = self._known.groups_of(tenant, ask, now)
+        verdict = self._local.decide(tenant, groups, now, servers=self.counts.servers, pays_units=pays_units)
         self.counts.local += 1
-        if any(waits):
-            number = max(range(len(wanted)), key=waits.__getitem__)
-            bucket = wanted[number][0]
-            level = self._local.level_of(tenant.id, bucket, servers=servers)
-            told = told_of(bucket, level, allowed=False, wait=waits[number])
-            self.counts.refusals[told.refused_by] += 1
-            return told
-        self._local.take(tenant.id, wanted)
-        for group, weight in paid:
-            group.pay(weight)
-        verdicts = [
-            told_of(bucket, self._local.level_of(tenant.id, bucket, servers=servers), allowed=True)
-            for bucket, _ in wanted
-        ]
-        return min(verdicts, key=lambda verdict: verdict.remaining / verdict.maximum, default=UNLIMITED)
+        if not verdict.allowed:
+            self.counts.refusals[verdict.refused_by] += 1
+        return verdict
 
     # --- once a second -------------------------------------------------------------------------------------------
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from memoro_core.ids import TenantId
 from memoro_core.limits.bucket import TOKEN, Bucket, drain, new_bucket, take, under, wait_of
-from memoro_core.limits.leases import LimitedBucket
-from memoro_core.limits.model import Rate
+from memoro_core.limits.known import KnownTenant
+from memoro_core.limits.leases import LeaseGroup, LimitedBucket, told_of
+from memoro_core.limits.model import UNLIMITED, Rate, Verdict
 
 _MAX_BUCKETS: Final = 50_000
 Key = tuple[TenantId, str]
@@ -32,32 +33,46 @@ class LocalBuckets:
         self._buckets: OrderedDict[Key, _Local] = OrderedDict()
         self._to_carry: set[Key] = set()
 
-    def waits(
+    def decide(
         self,
-        tenant_id: TenantId,
-        wanted: Sequence[tuple[LimitedBucket, int]],
+        tenant: KnownTenant,
+        groups: Iterable[tuple[LeaseGroup, int]],
+        now: float,
         *,
         servers: int,
-        known: Callable[[LimitedBucket], int],
-    ) -> Sequence[int]:
-        """Microseconds until each bucket has room for so many tokens; 0 where it has.
+        pays_units: bool,
+    ) -> Verdict:
+        """Takes so much of each group, from what is leased of it or else from the buckets here; or nothing of any.
 
-        `known` tells how a bucket last stood, of which nothing was taken here since it could be asked.
+        With `pays_units` the first group's lease, which would pay for units too, is left alone.
         """
-        return [wait_of(self._of(tenant_id, bucket, servers=servers, known=known), tokens) for bucket, tokens in wanted]
-
-    def take(self, tenant_id: TenantId, wanted: Sequence[tuple[LimitedBucket, int]]) -> None:
-        """Takes what `waits` has just found room for."""
-        for bucket, tokens in wanted:
-            key = (tenant_id, bucket.name)
-            local = self._buckets[key]
-            local.bucket = take(local.bucket, tokens)
+        paid: list[tuple[LeaseGroup, int]] = []
+        wanted: list[tuple[LimitedBucket, int]] = []
+        for number, (group, weight) in enumerate(groups):
+            if group.pays(weight, now) and not (number == 0 and pays_units):
+                paid.append((group, weight))
+            else:
+                wanted += [(bucket, weight) for bucket in group.buckets]
+        waits = [
+            wait_of(self._of(tenant.id, bucket, servers=servers, known=lambda one: tenant.level_of(one, now)), weight)
+            for bucket, weight in wanted
+        ]
+        if any(waits):
+            number = max(range(len(wanted)), key=waits.__getitem__)
+            bucket = wanted[number][0]
+            return told_of(bucket, self._level_of(tenant.id, bucket, servers), allowed=False, wait=waits[number])
+        for bucket, weight in wanted:
+            key = (tenant.id, bucket.name)
+            self._buckets[key].bucket = take(self._buckets[key].bucket, weight)
             self._to_carry.add(key)
+        for group, weight in paid:
+            group.pay(weight)
+        verdicts = [told_of(bucket, self._level_of(tenant.id, bucket, servers), allowed=True) for bucket, _ in wanted]
+        return min(verdicts, key=lambda verdict: verdict.remaining / verdict.maximum, default=UNLIMITED)
 
-    def level_of(self, tenant_id: TenantId, bucket: LimitedBucket, *, servers: int) -> int:
+    def _level_of(self, tenant_id: TenantId, bucket: LimitedBucket, servers: int) -> int:
         """How a bucket stands, over all servers if each has taken as much."""
-        local = self._buckets.get((tenant_id, bucket.name))
-        return 0 if local is None else local.bucket.level * servers
+        return self._buckets[tenant_id, bucket.name].bucket.level * servers
 
     def carry(self, tenant_id: TenantId, bucket: LimitedBucket) -> tuple[int, int]:
         """The level to add to the shared bucket: where it has kept what it knew, and where it has not.
