@@ -202,7 +202,7 @@ class JobWorld:
     async def hint(self, most: int) -> Sequence[JobId]:
         """The scheduler's choice."""
         waiting = await self.scheduling.tenants_waiting(now=self.now, limit=MANY)
-        room = sum(one.jobs for one in waiting if one.tenant_id == self.tenant)
+        room = sum(one.jobs + one.released for one in waiting if one.tenant_id == self.tenant)
         if not room:
             return []
         choices = await self.scheduling.hint([Allotment(self.tenant, min(most, room), UserId(""))], now=self.now)

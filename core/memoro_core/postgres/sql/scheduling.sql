@@ -20,8 +20,8 @@ WHERE ctid = ANY (ARRAY(
 -- name: tenants_waiting
 -- Tenants with jobs that wait for their turn, with the weight of their tier, and how many of those jobs could be hinted now:
 -- that many are due, and the tenant's cap has room for them. No more than $2 are counted. Jobs that had been put off are counted
--- apart, until they have waited for as long as their rank sets them back. Jobs of a suspended tenant wait. A tenant is found by one look into the index, however
--- many jobs it has.
+-- apart, until they have waited for as long as their rank sets them back. Jobs of a suspended tenant wait. A tenant is found by
+-- one look into the index, however many jobs it has.
 WITH RECURSIVE found AS (
     -- The order of the index, here and below, so that it is used.
     (SELECT tenant_id FROM jobs WHERE waiting AND NOT delayed ORDER BY tenant_id, user_id, rank_at LIMIT 1)
