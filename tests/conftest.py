@@ -13,9 +13,10 @@ pytest.register_assert_rewrite("tests.support.job_checks", "tests.support.job_ma
 import pytest_asyncio
 from redis import Redis
 
+from memoro_core.embedded.redis import EmbeddedRedis
 from memoro_core.embedded.stack import Stack
 from memoro_core.settings import Settings
-from tests.support.stacks import StackFactory, stack_maker, temporary_stack
+from tests.support.stacks import StackFactory, stack_maker, temporary_data_dir, temporary_stack
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -53,6 +54,18 @@ def redis_url(stack: Stack) -> str:
     with Redis.from_url(stack.redis_url) as client:
         client.flushall()
     return stack.redis_url
+
+
+@pytest_asyncio.fixture
+async def mortal() -> AsyncIterator[EmbeddedRedis]:
+    """A Redis of the test's own, to be killed."""
+    with temporary_data_dir() as folder:
+        server = EmbeddedRedis(folder)
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.stop()
 
 
 @pytest.fixture

@@ -32,7 +32,6 @@ from tests.support.deployment import WIDE, Caller
 from tests.support.domain import fresh_name
 from tests.support.limiters import per_second
 from tests.support.server_process import Running, running
-from tests.support.stacks import temporary_data_dir
 from tests.support.steady_load import SteadyLoad
 
 pytestmark = pytest.mark.e2e
@@ -50,18 +49,6 @@ ENOUGH = per_second(100, 100)
 """For twice as much as the modest tenant sends."""
 TIGHT = per_second(20, 20)
 """For less than half of what the greedy tenant sends."""
-
-
-@pytest_asyncio.fixture
-async def mortal() -> AsyncIterator[EmbeddedRedis]:
-    """A Redis of the test's own, to be killed."""
-    with temporary_data_dir() as folder:
-        server = EmbeddedRedis(folder)
-        await server.start()
-        try:
-            yield server
-        finally:
-            await server.stop()
 
 
 @pytest_asyncio.fixture

@@ -6,11 +6,9 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
-import pytest_asyncio
 from redis.asyncio import Redis
 
 from benchmarks.report import percentile
@@ -21,23 +19,10 @@ from memoro_core.settings import Settings
 from tests.support.buckets import Admission, InForce, most_over
 from tests.support.jobs import until
 from tests.support.limiters import Caller, open_limiter, per_second
-from tests.support.stacks import temporary_data_dir
 from tests.support.topologies import open_cluster
 
 TIMEOUT = 0.02
 RATE = per_second(200, 100)
-
-
-@pytest_asyncio.fixture
-async def mortal() -> AsyncIterator[EmbeddedRedis]:
-    """A Redis of the test's own, to be killed."""
-    with temporary_data_dir() as folder:
-        server = EmbeddedRedis(folder)
-        await server.start()
-        try:
-            yield server
-        finally:
-            await server.stop()
 
 
 @pytest.fixture

@@ -30,19 +30,6 @@ from tests.support.hints import Worker, listening, listening_with, new_refs, sin
 from tests.support.jobs import StubHandler, events_of, job_of, new_job, until
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.runners import open_runner
-from tests.support.stacks import temporary_data_dir
-
-
-@pytest_asyncio.fixture
-async def mortal() -> AsyncIterator[EmbeddedRedis]:
-    """A Redis of the test's own, to be killed."""
-    with temporary_data_dir() as folder:
-        server = EmbeddedRedis(folder)
-        await server.start()
-        try:
-            yield server
-        finally:
-            await server.stop()
 
 
 @pytest.fixture
